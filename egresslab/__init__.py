@@ -1,0 +1,3 @@
+"""Teach, rehearse and run Kubernetes egress gateways."""
+
+__version__ = "0.1.0"
