@@ -1,0 +1,256 @@
+"""One asyncio connection to an API server, over the official client, speaking plain dictionaries.
+
+The official client brings configuration, TLS, tokens and the connection pool; its generated models are left out, since
+our controllers handle kinds that it has no model for and copy fields they do not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import orjson
+from kubernetes.aio import client as kube
+from kubernetes.aio.config import incluster_config, kube_config
+
+from egresslab.api.resources import Object, Resource
+from egresslab.errors import ClusterError
+
+REQUEST_TIMEOUT_S = 15.0
+WATCH_SILENCE_S = 90.0
+"""A server sends a bookmark about once a minute; a watch that is silent for longer is taken for dead."""
+
+
+class PatchType(StrEnum):
+    """Media types of the patches an API server takes (Kubernetes API concepts, "Patch")."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+    APPLY = "application/apply-patch+yaml"
+
+
+class ApiError(ClusterError):
+    """The API server answered with an error Status; `status` is the HTTP code, `reason` Kubernetes' word for it."""
+
+    def __init__(self, message: str, *, status: int, reason: str, object: str | None = None) -> None:
+        super().__init__(message, object=object)
+        self.status = status
+        self.reason = reason
+
+
+class Unreachable(ClusterError):
+    """No answer from the API server: connection refused, cut or timed out."""
+
+
+class Api:
+    """Requests on resources; every method raises `ApiError` for an error answer and `Unreachable` for none."""
+
+    def __init__(self, client: kube.ApiClient) -> None:
+        self._client = client
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
+        """One object."""
+        return await self._json("GET", resource.path(namespace, name))
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> tuple[list[Object], str]:
+        """All objects and the resourceVersion of the list; kind and apiVersion are filled in on each item."""
+        query = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        answer = await self._json("GET", resource.path(namespace), query=query)
+        items = cast("list[Object]", answer.get("items") or [])
+        for item in items:
+            item.setdefault("apiVersion", resource.api_version)
+            item.setdefault("kind", resource.kind)
+        return items, answer["metadata"]["resourceVersion"]
+
+    async def create(
+        self,
+        resource: Resource,
+        body: Object,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        name: str | None = None,
+    ) -> Object:
+        """POST; with `name` and `subresource` to a subresource such as a pod's binding."""
+        return await self._json("POST", resource.path(namespace, name, subresource), body)
+
+    async def replace(self, resource: Resource, body: Object, subresource: str | None = None) -> Object:
+        """PUT of a whole object; its resourceVersion guards against lost updates (409 Conflict)."""
+        namespace, name = body["metadata"].get("namespace"), body["metadata"]["name"]
+        return await self._json("PUT", resource.path(namespace, name, subresource), body)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        body: object,
+        namespace: str | None = None,
+        *,
+        patch_type: PatchType = PatchType.MERGE,
+        subresource: str | None = None,
+    ) -> Object:
+        """PATCH with the given type."""
+        path = resource.path(namespace, name, subresource)
+        return await self._json("PATCH", path, body, content_type=patch_type)
+
+    async def apply(
+        self, resource: Resource, body: Object, *, field_manager: str, subresource: str | None = None
+    ) -> Object:
+        """Server-side apply; fields of other managers are taken over (`force`)."""
+        namespace, name = body["metadata"].get("namespace"), body["metadata"]["name"]
+        return await self._json(
+            "PATCH",
+            resource.path(namespace, name, subresource),
+            body,
+            query={"fieldManager": field_manager, "force": "true"},
+            content_type=PatchType.APPLY,
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_period_s: int | None = None,
+        uid: str | None = None,
+        propagation: str | None = None,
+    ) -> Object:
+        """DELETE, only of the object with `uid` if given."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if grace_period_s is not None:
+            options["gracePeriodSeconds"] = grace_period_s
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
+        return await self._json("DELETE", resource.path(namespace, name), options)
+
+    async def request(self, method: str, path: str, body: object = None, **query: str) -> Object:
+        """A request on any path (discovery, version, …) with a JSON answer."""
+        return await self._json(method, path, body, query=query)
+
+    async def watch(
+        self,
+        resource: Resource,
+        resource_version: str,
+        namespace: str | None = None,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> AsyncIterator[Object]:
+        """Watch events `{type, object}` from `resource_version` on, bookmarks too, until the server ends the stream."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "labelSelector": label_selector,
+            "fieldSelector": field_selector,
+        }
+        timeout = aiohttp.ClientTimeout(total=None, connect=REQUEST_TIMEOUT_S, sock_read=WATCH_SILENCE_S)
+        path = resource.path(namespace)
+        response = await self._send("GET", path, None, query, PatchType.MERGE, timeout)
+        try:
+            if response.status >= 400:
+                raise _error(response.status, await response.read(), path)
+            async for line in response.content:
+                if line.strip():
+                    yield orjson.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"the watch broke off: {error!r}", object=path) from error
+        finally:
+            response.close()
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, str | None] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        response = await self._send(method, path, body, query or {}, content_type, timeout)
+        try:
+            data = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"the answer broke off: {error!r}", object=f"{method} {path}") from error
+        finally:
+            response.release()
+        if response.status >= 400:
+            raise _error(response.status, data, path)
+        return cast(Object, orjson.loads(data)) if data else {}
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Mapping[str, str | None],
+        content_type: str,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        given = [(key, value) for key, value in query.items() if value is not None]
+        request = await self._client.param_serialize(
+            method=method,
+            resource_path=path,
+            query_params=given,
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            answer = await self._client.call_api(*request, _request_timeout=timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"the API server did not answer: {error!r}", object=f"{method} {path}") from error
+        return cast(aiohttp.ClientResponse, answer.response)
+
+
+def _error(status: int, data: bytes, path: str) -> ApiError:
+    try:
+        answer: Any = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
+    message = answer.get("message") or data.decode(errors="replace")[:200] or "no message"
+    return ApiError(str(message), status=status, reason=str(answer.get("reason") or "Unknown"), object=path)
+
+
+@asynccontextmanager
+async def connect(kubeconfig: Path | None = None) -> AsyncIterator[Api]:
+    """An `Api` for a kubeconfig file, or, without one, for the service account of the pod we run in.
+
+    Raises `ClusterError` when neither is usable.
+    """
+    configuration = kube.Configuration()
+    try:
+        if kubeconfig is None:
+            incluster_config.load_incluster_config(configuration)
+        else:
+            await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    except (OSError, incluster_config.ConfigException, kube_config.ConfigException) as error:
+        raise ClusterError(
+            f"no way to the API server: {error}",
+            object=str(kubeconfig or "service account"),
+            fix="bring a lab up with `egresslab up`, or name a kubeconfig",
+        ) from error
+    client = kube.ApiClient(configuration)
+    try:
+        yield Api(client)
+    finally:
+        await client.close()
+        await asyncio.sleep(0)
