@@ -1,0 +1,65 @@
+# Everything a fresh machine needs comes from here: `make labs` and `make test` each start from nothing.
+SHELL   := /bin/bash
+SUDO    := $(if $(filter 0,$(shell id -u)),,sudo -E)
+VENV    := .venv
+BIN     := $(VENV)/bin
+OBJECT  := egresslab/datapath/bpf/egresslab.o
+PACKAGES := environments/netns/debian-packages.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system labs lab up down test lint format bench wheel clean
+
+help:  ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+setup: system $(VENV)/.ready $(OBJECT)  ## install what is missing: system packages, virtual environment, eBPF object
+
+system:
+	@missing=$$(comm -23 <(sort $(PACKAGES)) <(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' 2>/dev/null | sed -n 's/^ii *//p' | sort -u)); \
+	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+$(VENV)/.ready: pyproject.toml requirements.lock | system
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@echo "installing Python packages into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock pip hatchling editables
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation --editable '.[lab,dev]'
+	@touch $@
+
+$(OBJECT): $(wildcard egresslab/datapath/bpf/*.[ch]) egresslab/datapath/bpf/Makefile | system
+	@$(MAKE) --no-print-directory --silent -C egresslab/datapath/bpf
+
+labs: setup  ## run every chapter on a fresh cluster: table, notebooks, HTML report and JUnit XML in build/labs
+	@$(SUDO) $(BIN)/egresslab labs run
+
+lab: setup  ## bring the cluster up and open JupyterLab on the chapters
+	@$(SUDO) $(BIN)/egresslab up
+	@KUBECONFIG="$$($(BIN)/egresslab kubeconfig)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) labs
+
+up: setup  ## bring the cluster up
+	@$(SUDO) $(BIN)/egresslab up
+
+down:  ## take the cluster down; nothing is left behind
+	@$(SUDO) $(BIN)/egresslab down
+
+test: setup lint  ## lint, types and every test
+	@$(SUDO) $(BIN)/pytest
+
+lint: $(VENV)/.ready
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@$(BIN)/nbstripout --verify labs/*.ipynb
+
+format: $(VENV)/.ready  ## format code and strip notebooks
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout labs/*.ipynb
+
+bench: setup  ## run every benchmark small; JSON in build/bench
+	@mkdir -p build/bench
+	@for b in benchmarks/[a-z]*.py; do n=$$(basename $$b .py); echo "== $$n" >&2; $(SUDO) $(BIN)/python $$b > build/bench/$$n.json || exit 1; done
+
+wheel: setup  ## build the wheel, with the compiled eBPF object inside
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+clean: down  ## remove what make made
+	@rm -rf $(VENV) build dist $(OBJECT)

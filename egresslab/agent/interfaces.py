@@ -1,0 +1,128 @@
+"""What the node's interfaces are and carry, read from the kernel and published as a Node annotation.
+
+Gateway choice needs the addresses of interfaces that the Node object does not show. The annotation is the one way they
+travel, so that offline manifests and a running cluster decide alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.rtnl import (
+    RTMGRP_IPV4_IFADDR,
+    RTMGRP_IPV4_ROUTE,
+    RTMGRP_IPV6_IFADDR,
+    RTMGRP_IPV6_ROUTE,
+    RTMGRP_LINK,
+)
+
+ANNOTATION = "egresslab.dev/interfaces"
+
+SCOPE_UNIVERSE = 0
+"""rtnetlink(7): RT_SCOPE_UNIVERSE, an address valid everywhere, unlike link-local and host ones."""
+IFF_UP = 0x1
+INNER_KINDS = frozenset({"dummy", "vxlan", "bridge", "geneve", "tun", "wireguard", "ifb", "nlmon"})
+"""Kinds of links that lead nowhere outside the node by themselves."""
+FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInterface:
+    """One interface with its global addresses in the kernel's order, primary first."""
+
+    name: str
+    index: int
+    kind: str | None
+    up: bool
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    altnames: tuple[str, ...]
+    default_route: tuple[str, ...]
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether packets may leave or enter the node here: up, addressed, and not one of the node's inner links."""
+        return self.up and bool(self.addresses) and self.kind not in INNER_KINDS and self.name != "lo"
+
+
+async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
+    """All interfaces of the namespace that `netlink` was opened in, by name."""
+    links = [link async for link in await netlink.link("dump")]
+    addresses: dict[int, list[IPv4Interface | IPv6Interface]] = {}
+    for family in FAMILIES:
+        async for address in await netlink.addr("dump", family=family):
+            if address["scope"] == SCOPE_UNIVERSE:
+                text = address.get("local") or address.get("address")
+                addresses.setdefault(address["index"], []).append(ip_interface(f"{text}/{address['prefixlen']}"))
+    defaults = await _default_routes(netlink)
+    found = [
+        NodeInterface(
+            name=link.get("ifname"),
+            index=link["index"],
+            kind=link.get("kind"),
+            up=bool(link["flags"] & IFF_UP) and link.get("operstate") != "DOWN",
+            addresses=tuple(addresses.get(link["index"], ())),
+            altnames=tuple(_altnames(link)),
+            default_route=tuple(name for family, name in FAMILIES.items() if defaults.get(family) == link["index"]),
+        )
+        for link in links
+    ]
+    return tuple(sorted(found, key=lambda interface: interface.name))
+
+
+async def _default_routes(netlink: AsyncIPRoute) -> dict[int, int]:
+    """Family to the interface of its default route with the lowest metric."""
+    best: dict[int, tuple[int, int]] = {}
+    for family in FAMILIES:
+        async for route in await netlink.route("dump", family=family, table=254):
+            if route["dst_len"] or route.get("oif") is None:
+                continue
+            candidate = (route.get("priority") or 0, route.get("oif"))
+            best[family] = min(best.get(family, candidate), candidate)
+    return {family: index for family, (_, index) in best.items()}
+
+
+def _altnames(link: Any) -> list[str]:
+    properties = link.get("prop_list")
+    names = properties.get_attrs("IFLA_ALT_IFNAME") if properties is not None else []
+    return sorted(names)
+
+
+def annotation_value(interfaces: Iterable[NodeInterface]) -> str:
+    """The annotation's text: only interfaces that lead out, keys sorted, so that equal states are equal texts."""
+    return json.dumps(
+        {
+            interface.name: {
+                "addresses": [str(address) for address in interface.addresses],
+                "altnames": list(interface.altnames),
+                "default_route": list(interface.default_route),
+            }
+            for interface in interfaces
+            if interface.leads_out
+        },
+        sort_keys=True,
+    )
+
+
+class InterfaceWatch:
+    """Sets `changed` whenever the kernel reports a change of links, addresses or routes; its owner clears it."""
+
+    GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the kernel's notifications until cancelled."""
+        async with AsyncIPRoute() as netlink:
+            await netlink.bind(groups=self.GROUPS)
+            self.changed.set()
+            while True:
+                async for _ in netlink.get():
+                    self.changed.set()
