@@ -58,6 +58,10 @@ bench: setup  ## run every benchmark small; JSON in build/bench
 	@mkdir -p build/bench
 	@for b in benchmarks/[a-z]*.py; do n=$$(basename $$b .py); echo "== $$n" >&2; $(SUDO) $(BIN)/python $$b > build/bench/$$n.json || exit 1; done
 
+lock: $(VENV)/.ready  ## refresh requirements.lock from the newest versions that pyproject.toml allows
+	@$(BIN)/pip install --quiet --upgrade --no-build-isolation --editable ".[lab,dev]" build
+	@$(BIN)/pip freeze --exclude-editable | grep -v "@" > requirements.lock
+
 wheel: setup  ## build the wheel, with the compiled eBPF object inside
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
