@@ -1,0 +1,173 @@
+"""What the cluster looks like, as far as decisions need it: pods, namespaces, nodes, and what others found out.
+
+Only values. `ref` is the identity by which the engine replaces and deletes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import NamedTuple
+
+from egresslab.policy.model import Address, EgressPolicy, GatewayGroup, GroupKey, Network
+
+POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
+INTERFACES_ANNOTATION = "egresslab.dev/interfaces"
+
+
+class Kind(StrEnum):
+    """Kinds of values the engine holds."""
+
+    POD = "Pod"
+    NAMESPACE = "Namespace"
+    NODE = "Node"
+    POLICY = "Policy"
+    GROUP = "Group"
+    HEALTH = "NodeHealth"
+    CHOICE = "ActiveChoice"
+    DOMAIN = "DomainAnswer"
+
+
+class Ref(NamedTuple):
+    """Identity of a value: a pod's is its UID, so that a pod made anew under an old name is another one."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod as far as its egress is concerned; `addresses` is empty until it has some and once it has finished.
+
+    `endpoint_uid` is what Cilium hashes (the UID of its CiliumEndpoint); without one it is the pod's own.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str] = field(hash=False)
+    node: str | None = None
+    addresses: tuple[Address, ...] = ()
+    host_network: bool = False
+    terminating: bool = False
+    created: str = ""
+    endpoint_uid: str = ""
+
+    @property
+    def ref(self) -> Ref:
+        """Identity."""
+        return Ref(Kind.POD, self.uid)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace and its labels."""
+
+    name: str
+    labels: Mapping[str, str] = field(hash=False)
+
+    @property
+    def ref(self) -> Ref:
+        """Identity."""
+        return Ref(Kind.NAMESPACE, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A node's interface; addresses in the kernel's order, primary first."""
+
+    name: str
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    altnames: tuple[str, ...] = ()
+    default_route_v4: bool = False
+    default_route_v6: bool = False
+
+    def first_v4(self) -> IPv4Address | None:
+        """The primary IPv4 address."""
+        return next((a.ip for a in self.addresses if isinstance(a, IPv4Interface)), None)
+
+    def first_v6(self) -> IPv6Address | None:
+        """The primary IPv6 address; a link-local one is no source for anything beyond the link."""
+        return next((a.ip for a in self.addresses if isinstance(a, IPv6Interface) and not a.ip.is_link_local), None)
+
+    def carries(self, address: Address) -> bool:
+        """Whether the address is on this interface."""
+        return any(a.ip == address for a in self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node; `interfaces` is None when nothing is known of them (no annotation), which is not the same as none."""
+
+    name: str
+    labels: Mapping[str, str] = field(hash=False)
+    internal_v4: IPv4Address | None = None
+    internal_v6: IPv6Address | None = None
+    ready: bool = True
+    schedulable: bool = True
+    interfaces: tuple[Interface, ...] | None = None
+    pod_cidrs: tuple[Network, ...] = ()
+
+    @property
+    def ref(self) -> Ref:
+        """Identity."""
+        return Ref(Kind.NODE, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """A verdict on a node as a gateway, found over the data network; a node without one counts as healthy."""
+
+    node: str
+    healthy: bool
+
+    @property
+    def ref(self) -> Ref:
+        """Identity."""
+        return Ref(Kind.HEALTH, self.node)
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveChoice:
+    """Somebody's decision which node is active for a standby group; it holds while that node is eligible."""
+
+    group: GroupKey
+    node: str
+
+    @property
+    def ref(self) -> Ref:
+        """Identity."""
+        return Ref(Kind.CHOICE, f"{self.group.dialect}/{self.group.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class DomainAnswer:
+    """Addresses that a name has at present, for policies with domain destinations."""
+
+    name: str
+    addresses: tuple[Address, ...]
+
+    @property
+    def ref(self) -> Ref:
+        """Identity."""
+        return Ref(Kind.DOMAIN, self.name)
+
+
+Value = Pod | Namespace | Node | NodeHealth | ActiveChoice | DomainAnswer | EgressPolicy | GatewayGroup
+"""Everything that the engine can be told."""
+
+
+def ref_of(value: Value) -> Ref:
+    """Identity of any value; a gateway group written inside a policy has none and raises `ValueError`."""
+    if isinstance(value, EgressPolicy):
+        return Ref(Kind.POLICY, f"{value.key.dialect}/{value.key.name}")
+    if isinstance(value, GatewayGroup):
+        if value.key is None:
+            raise ValueError("a group inside a policy has no identity of its own")
+        return Ref(Kind.GROUP, f"{value.key.dialect}/{value.key.name}")
+    return value.ref
