@@ -44,7 +44,9 @@ class Reflector:
     """List, then watch, for ever; `run` is cancelled by its owner.
 
     `on_change` is called in order, in the event loop, for every change; it must not block. `synced` is set after the
-    first list has been delivered.
+    first list has been delivered. A kind that the server does not serve (404) counts as having no objects for now.
+    `strip` cuts an object down to what its consumer reads, before it is kept; metadata's name, namespace, uid and
+    resourceVersion must stay.
     """
 
     def __init__(
@@ -103,7 +105,11 @@ class Reflector:
                 if error.status == 410:
                     version = None
                     continue
-                logger.warning("following %s: %s", self.resource.plural, error)
+                if error.status == 404:
+                    self._replace({})
+                    pause = LONGEST_PAUSE_S
+                else:
+                    logger.warning("following %s: %s", self.resource.plural, error)
             except Unreachable as error:
                 logger.info("following %s: %s", self.resource.plural, error)
             self._on_reach(False)
@@ -119,7 +125,10 @@ class Reflector:
             label_selector=self._label_selector,
             field_selector=self._field_selector,
         )
-        fresh = {key_of(item): self._strip(item) for item in items}
+        self._replace({key_of(item): self._strip(item) for item in items})
+        return version
+
+    def _replace(self, fresh: dict[tuple[str, str], Object]) -> None:
         for key, known in list(self._objects.items()):
             new = fresh.get(key)
             if new is None or new["metadata"]["uid"] != known["metadata"]["uid"]:
@@ -127,7 +136,6 @@ class Reflector:
         for item in fresh.values():
             self._deliver(ChangeType.MODIFIED, item)
         self.synced.set()
-        return version
 
     async def _follow(self, version: str) -> str:
         events = self._api.watch(

@@ -1,0 +1,102 @@
+"""The gate before a pod's first packet: the kubelet asks here before it starts a pod's containers.
+
+It is a network plug-in in the sense of CNI's chained plug-ins, over a unix socket. An answer of 200 means that a pod's
+link carries our program and that the kernel holds the pod's entries; until then the pod does not run, so nothing leaks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from egresslab.errors import DatapathError
+
+logger = logging.getLogger(__name__)
+
+PLUGIN_FILE = "10-egresslab.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A pod's network as the kubelet made it: its addresses and the host side of its link."""
+
+    namespace: str
+    name: str
+    uid: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+    host_interface: str
+
+    @classmethod
+    def parse(cls, body: Any) -> Sandbox:
+        """From a request body; raises ValueError or KeyError for one that is not a sandbox."""
+        return cls(
+            namespace=str(body["namespace"]),
+            name=str(body["name"]),
+            uid=str(body["uid"]),
+            addresses=tuple(ip_address(address) for address in body["ips"]),
+            host_interface=str(body["host_interface"]),
+        )
+
+
+Handler = Callable[[Sandbox], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serve_gate(socket: Path, on_add: Handler, on_del: Handler) -> AsyncIterator[None]:
+    """Answer `POST /cni/add` and `/cni/del` on the unix socket while the context is open.
+
+    `on_add` returns when the pod may run; a `DatapathError` from it is answered with 503 and its text, and the kubelet
+    asks again.
+    """
+
+    def answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                sandbox = Sandbox.parse(await request.json())
+            except (ValueError, KeyError, TypeError) as error:
+                return web.json_response({"message": f"not a sandbox: {error!r}"}, status=400)
+            try:
+                await handler(sandbox)
+            except DatapathError as error:
+                logger.warning("pod %s/%s waits: %s", sandbox.namespace, sandbox.name, error)
+                return web.json_response({"message": str(error)}, status=503)
+            return web.json_response({})
+
+        return answer
+
+    application = web.Application()
+    application.router.add_post("/cni/add", answering(on_add))
+    application.router.add_post("/cni/del", answering(on_del))
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.unlink(missing_ok=True)
+    await web.UnixSite(runner, str(socket)).start()
+    socket.chmod(0o600)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def install_plugin(directory: Path, socket: Path) -> None:
+    """Tell the kubelet to ask: from now on pods of this node wait for the gate, also while the agent is away.
+
+    `socket` is the path on the node, which our manifest mounts at the same place in the container.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / PLUGIN_FILE
+    text = json.dumps({"name": "egresslab", "type": "socket", "path": str(socket)})
+    if target.exists() and target.read_text() == text:
+        return
+    draft = target.with_suffix(".tmp")
+    draft.write_text(text)
+    draft.replace(target)
