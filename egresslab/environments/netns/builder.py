@@ -1,0 +1,173 @@
+"""Carries out network plans in a short-lived process of its own: `python -m …netns.builder`, a JSON order on stdin.
+
+Making a namespace and opening a netlink socket in it both need to *be* in it. A process of our own may move about as
+it likes, because it does nothing else and ends; a notebook kernel or the command line never leaves its namespace.
+On failure the process prints one line of JSON {"step", "errno", "message"} to stderr and exits 1; what was made by then
+stays, for whoever ordered it knows from its record what to remove.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+CLONE_NEWNET = 0x40000000
+MS_BIND, MS_REC, MS_SHARED = 1 << 12, 1 << 14, 1 << 20
+NAMESPACES = Path("/run/netns")
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Step:
+    """What is being done, for the error message."""
+
+    def __init__(self) -> None:
+        self.text = "read the order"
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+
+
+def _mount(source: str, target: Path, flags: int) -> None:
+    _check(libc.mount(source.encode(), bytes(target), b"none", flags, None), str(target))
+
+
+def prepare_directory() -> None:
+    """Make /run/netns a shared mount of its own, as ip-netns(8) does, so that names show in every mount namespace."""
+    NAMESPACES.mkdir(mode=0o755, exist_ok=True)
+    try:
+        _mount("", NAMESPACES, MS_SHARED | MS_REC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _mount(str(NAMESPACES), NAMESPACES, MS_BIND | MS_REC)
+        _mount("", NAMESPACES, MS_SHARED | MS_REC)
+
+
+def make_namespace(name: str) -> None:
+    """Move this process into a new namespace and bind it to its name; raises FileExistsError for a name in use."""
+    path = NAMESPACES / name
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
+    _check(libc.unshare(CLONE_NEWNET), name)
+    _mount("/proc/self/ns/net", path, MS_BIND)
+
+
+def enter_namespace(name: str) -> None:
+    """Move this process into a named namespace."""
+    descriptor = os.open(NAMESPACES / name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(libc.setns(descriptor, CLONE_NEWNET), name)
+    finally:
+        os.close(descriptor)
+
+
+def _up(ip: IPRoute, name: str) -> int:
+    (index,) = ip.link_lookup(ifname=name)
+    ip.link("set", index=index, state="up")
+    return int(index)
+
+
+def build(order: dict[str, Any], step: Step) -> None:
+    """Make every namespace of the order with its links, addresses and routes."""
+    fabric_name = order["fabric"]
+    sockets: dict[str, IPRoute] = {}
+    step.text = f"prepare {NAMESPACES}"
+    prepare_directory()
+    if all(plan["name"] != fabric_name for plan in order["create"]):
+        step.text = f"enter the namespace {fabric_name}"
+        enter_namespace(fabric_name)
+        sockets[fabric_name] = IPRoute()
+    for plan in order["create"]:
+        step.text = f"make the namespace {plan['name']}"
+        make_namespace(plan["name"])
+        # A netlink socket belongs to the namespace it was opened in, wherever the process goes later.
+        sockets[plan["name"]] = IPRoute()
+        for key, value in plan["sysctls"].items():
+            step.text = f"set {key} in {plan['name']}"
+            Path("/proc/sys", key).write_text(value)
+    fabric = sockets[fabric_name]
+    bridges = {name: fabric.link_lookup(ifname=name) for name in order["bridges"]}
+    for plan in order["create"]:
+        ip = sockets[plan["name"]]
+        _up(ip, "lo")
+        for link in plan["links"]:
+            step.text = f"make the link {link['name']} in {plan['name']}"
+            if link["kind"] == "veth":
+                _cable(fabric, bridges[link["bridge"]][0], link, plan["name"])
+                _up(ip, link["name"])
+            else:
+                snoop_nothing = {"br_forward_delay": 0, "br_mcast_snooping": 0}
+                ip.link("add", ifname=link["name"], kind="bridge", mtu=link["mtu"], **snoop_nothing)
+                bridges[link["name"]] = [_up(ip, link["name"])]
+    for plan in order["create"]:
+        ip = sockets[plan["name"]]
+        names = {"lo", *(link["name"] for link in plan["links"])}
+        indexes = {name: ip.link_lookup(ifname=name)[0] for name in names}
+        for link_name, address in plan["addresses"]:
+            step.text = f"add {address} to {link_name} in {plan['name']}"
+            host, prefix = address.split("/")
+            ip.addr("add", index=indexes[link_name], address=host, prefixlen=int(prefix))
+        for route in plan["routes"]:
+            step.text = f"add the route to {route['destination']} via {route['via']} in {plan['name']}"
+            family = {} if route["destination"] != "default" else {"family": 10 if ":" in route["via"] else 2}
+            ip.route(
+                "add",
+                dst=route["destination"],
+                gateway=route["via"],
+                oif=indexes[route["link"]],
+                priority=route["metric"],
+                **family,
+            )
+    for socket in sockets.values():
+        socket.close()
+
+
+def _cable(fabric: IPRoute, bridge: int, link: dict[str, Any], namespace: str) -> None:
+    """A veth from the fabric into a namespace; its fabric end is made a port of the bridge."""
+    descriptor = os.open(NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        peer = {"ifname": link["name"], "net_ns_fd": descriptor, "mtu": link["mtu"], "address": link["mac"]}
+        fabric.link("add", ifname=link["port"], kind="veth", mtu=link["mtu"], peer=peer)
+    finally:
+        os.close(descriptor)
+    (port,) = fabric.link_lookup(ifname=link["port"])
+    fabric.link("set", index=port, master=bridge, state="up")
+
+
+def switch(order: dict[str, Any], step: Step) -> None:
+    """Set ports of the fabric up or down; ports that are gone are let be (their node is gone)."""
+    step.text = f"enter the namespace {order['fabric']}"
+    enter_namespace(order["fabric"])
+    with IPRoute() as ip:
+        for port in order["ports"]:
+            step.text = f"set the port {port} {order['state']}"
+            for index in ip.link_lookup(ifname=port):
+                ip.link("set", index=index, state=order["state"])
+
+
+def main() -> int:
+    """Read one order and carry it out."""
+    step = Step()
+    try:
+        order = json.load(sys.stdin)
+        {"build": build, "switch": switch}[order["do"]](order, step)
+    except (OSError, NetlinkError) as error:
+        code = error.code if isinstance(error, NetlinkError) else error.errno
+        print(json.dumps({"step": step.text, "errno": code, "message": str(error)}), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
