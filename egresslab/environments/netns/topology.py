@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_interface
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -187,16 +187,15 @@ class Topology(_Model):
 
     def _apart(self) -> None:
         """Every two ranges are disjoint, and there is a pod subnet for every node."""
-        v4 = [(f"networks.{name}.ipv4", network.ipv4) for name, network in self.networks.items()]
-        v4 += [("pods.ipv4", self.pods.ipv4), ("services.ipv4", self.services.ipv4)]
-        v4.append(("outside.internet.ipv4", self.outside.internet.ipv4))
-        v6 = [(f"networks.{name}.ipv6", network.ipv6) for name, network in self.networks.items()]
-        v6 += [("pods.ipv6", self.pods.ipv6), ("outside.internet.ipv6", self.outside.internet.ipv6)]
-        for ranges in (v4, v6):
-            for index, (owner, network) in enumerate(ranges):
-                for other_owner, other in ranges[index + 1 :]:
-                    if network.overlaps(other):  # type: ignore[arg-type]  # one family in each list
-                        raise ValueError(f"{owner}: {network} overlaps {other_owner} ({other})")
+        internet = self.outside.internet
+        ranges: list[tuple[str, IPv4Network | IPv6Network]] = []
+        for name, network in self.networks.items():
+            ranges += [(f"networks.{name}.ipv4", network.ipv4), (f"networks.{name}.ipv6", network.ipv6)]
+        ranges += [("pods.ipv4", self.pods.ipv4), ("pods.ipv6", self.pods.ipv6), ("services.ipv4", self.services.ipv4)]
+        ranges += [("outside.internet.ipv4", internet.ipv4), ("outside.internet.ipv6", internet.ipv6)]
+        for (owner, one), (other_owner, other) in combinations(ranges, 2):
+            if one.version == other.version and int(one[0]) <= int(other[-1]) and int(other[0]) <= int(one[-1]):
+                raise ValueError(f"{owner}: {one} overlaps {other_owner} ({other})")
         for field, total, prefix in (
             ("pods.ipv4", self.pods.ipv4, self.pods.node_prefix_ipv4),
             ("pods.ipv6", self.pods.ipv6, self.pods.node_prefix_ipv6),
