@@ -54,6 +54,11 @@ class Api:
     def __init__(self, client: kube.ApiClient) -> None:
         self._client = client
 
+    @property
+    def client(self) -> kube.ApiClient:
+        """The official client underneath, for its own parts such as leader election."""
+        return self._client
+
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         """One object."""
         return await self._json("GET", resource.path(namespace, name))
