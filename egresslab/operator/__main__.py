@@ -16,34 +16,36 @@ from egresslab.api.resources import CILIUM_POLICIES, Object
 from egresslab.operator.lease import lead
 from egresslab.operator.reports import ProblemReports
 from egresslab.policy.engine import Settings
-from egresslab.policy.entries import Change, Changes
+from egresslab.policy.entries import Change, Changes, Problem
 
 POLICY_GROUPS = frozenset({CILIUM_POLICIES.group, "network.deckhouse.io", "egresslab.dev"})
 
 
 async def operate(api: Api) -> None:
     """Follow the cluster and report on it, until cancelled."""
-    reports = ProblemReports(api)
 
-    def changed(change: Change | None = None, changes: Changes | None = None) -> None:
-        reports.set(view.engine.problems(), _subjects(view))
+    def changed(change: Change, changes: Changes) -> None:
+        reports.wake.set()
 
     view = ClusterView(api, Settings(), changed)
+    reports = ProblemReports(api, lambda: problems(view))
     async with asyncio.TaskGroup() as group:
         group.create_task(view.run())
-        group.create_task(reports.run())
         await view.wait_synced()
-        changed()
+        reports.wake.set()
+        group.create_task(reports.run())
 
 
-def _subjects(view: ClusterView) -> dict[str, Object]:
-    """Policies and gateways by `Kind/name`, as problems name them."""
-    return {
+def problems(view: ClusterView) -> dict[Problem, Object]:
+    """What is wrong now, with the policy or gateway concerned, which problems name as `Kind/name`."""
+    subjects = {
         f"{obj['kind']}/{obj['metadata']['name']}": obj
         for resource, objects in view.objects.items()
         if resource.group in POLICY_GROUPS
         for obj in objects
     }
+    found = view.engine.problems()
+    return {problem: subjects[problem.subject] for problem in found if problem.subject in subjects}
 
 
 async def main(kubeconfig: Path | None, identity: str) -> None:

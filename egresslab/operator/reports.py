@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from egresslab.api.connection import Api, ApiError, Unreachable
@@ -26,31 +26,28 @@ RETRY_S = 1.0
 class ProblemReports:
     """Compares the problems of now with those already said; the difference becomes Events."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, find: Callable[[], dict[Problem, Object]]) -> None:
+        """`find` says what is wrong now, each problem with the object concerned."""
         self._api = api
+        self._find = find
         self._said: dict[Problem, Object] = {}
-        self._wanted: dict[Problem, Object] = {}
-        self._wake = asyncio.Event()
-
-    def set(self, problems: Iterable[Problem], objects: dict[str, Object]) -> None:
-        """What is wrong now; `objects` has the object concerned by its subject (`Kind/name`)."""
-        self._wanted = {problem: objects[problem.subject] for problem in problems if problem.subject in objects}
-        self._wake.set()
+        self.wake = asyncio.Event()
+        """Set by the owner whenever something may have changed; many changes in a burst are one look."""
 
     async def run(self) -> None:
         """Say what is new, and that something is over, until cancelled."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self.wake.wait()
+            self.wake.clear()
             try:
                 await self._say()
             except (ApiError, Unreachable) as error:
                 logger.warning("cannot write an event: %s", error)
                 await asyncio.sleep(RETRY_S)
-                self._wake.set()
+                self.wake.set()
 
     async def _say(self) -> None:
-        wanted = self._wanted
+        wanted = self._find()
         for problem, obj in wanted.items():
             if problem not in self._said:
                 await self._write(obj, "Warning", problem.reason, problem.message)
