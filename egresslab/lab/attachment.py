@@ -1,0 +1,82 @@
+"""How a notebook comes by a kubeconfig: from a lab on this machine, brought up if need be, or from KUBECONFIG.
+
+Bringing up happens in a child process: the kernel that runs a notebook has an event loop and threads of its own and
+must never enter another namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from egresslab.errors import EnvironmentFailure, LabError
+
+KUBECONFIG_TIMEOUT_S = 30.0
+DOCTOR = "egresslab doctor"
+OUTSIDE_CLUSTER = "kubeconfig"
+"""The environment's name for "whatever KUBECONFIG points at"."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A cluster to talk to; `created` tells whether this call brought it up."""
+
+    environment: str
+    lab: str
+    kubeconfig: Path
+    created: bool
+
+
+def attach(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachment:
+    """The lab's kubeconfig, after bringing the lab up if it is not; `say` is told of the progress.
+
+    Raises `LabError` when there is no kubeconfig to be had and `EnvironmentFailure` when the lab does not come up in
+    time.
+    """
+    if environment == OUTSIDE_CLUSTER:
+        return Attachment(environment, lab, kubeconfig_of_variable(), created=False)
+    output = _run(command("up", environment, lab), timeout_s=timeout_s)
+    for line in output.splitlines():
+        say(line)
+    path = _run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip()
+    return Attachment(environment, lab, Path(path), created="already" not in output)
+
+
+def command(verb: str, environment: str, lab: str) -> list[str]:
+    """The `egresslab` command that does `verb` (up, down, kubeconfig) to a lab."""
+    return [sys.executable, "-m", "egresslab.cli.main", verb, "--environment", environment, "--lab", lab]
+
+
+def shown(words: Sequence[str]) -> str:
+    """A command from `command` as a person would type it."""
+    return f"egresslab {' '.join(words[3:])}"
+
+
+def kubeconfig_of_variable() -> Path:
+    """The file that KUBECONFIG names, or kubectl's default; `LabError` if it is not there."""
+    value = os.environ.get("KUBECONFIG", "")
+    path = Path(value) if value else Path.home() / ".kube" / "config"
+    if not path.is_file():
+        raise LabError("there is no such file", object="KUBECONFIG", value=str(path), fix="export KUBECONFIG=PATH")
+    return path
+
+
+def _run(words: Sequence[str], *, timeout_s: float) -> str:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            process.terminate()
+            raise EnvironmentFailure(f"not done after {timeout_s:g} s", object=shown(words), fix=DOCTOR) from error
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise EnvironmentFailure(output.strip() or "failed without a word", object=shown(words), fix=DOCTOR)
+    return output

