@@ -8,8 +8,6 @@ stays, for whoever ordered it knows from its record what to remove.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import json
 import os
 import sys
@@ -19,11 +17,8 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-CLONE_NEWNET = 0x40000000
-MS_BIND, MS_REC, MS_SHARED = 1 << 12, 1 << 14, 1 << 20
-NAMESPACES = Path("/run/netns")
-
-libc = ctypes.CDLL(None, use_errno=True)
+from egresslab.environments.netns.kernel import MS_BIND, enter_network, mount, unshare_network
+from egresslab.environments.netns.paths import NAMESPACES
 
 
 class Step:
@@ -33,43 +28,12 @@ class Step:
         self.text = "read the order"
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), what)
-
-
-def _mount(source: str, target: Path, flags: int) -> None:
-    _check(libc.mount(source.encode(), bytes(target), b"none", flags, None), str(target))
-
-
-def prepare_directory() -> None:
-    """Make /run/netns a shared mount of its own, as ip-netns(8) does, so that names show in every mount namespace."""
-    NAMESPACES.mkdir(mode=0o755, exist_ok=True)
-    try:
-        _mount("", NAMESPACES, MS_SHARED | MS_REC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        _mount(str(NAMESPACES), NAMESPACES, MS_BIND | MS_REC)
-        _mount("", NAMESPACES, MS_SHARED | MS_REC)
-
-
 def make_namespace(name: str) -> None:
     """Move this process into a new namespace and bind it to its name; raises FileExistsError for a name in use."""
     path = NAMESPACES / name
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
-    _check(libc.unshare(CLONE_NEWNET), name)
-    _mount("/proc/self/ns/net", path, MS_BIND)
-
-
-def enter_namespace(name: str) -> None:
-    """Move this process into a named namespace."""
-    descriptor = os.open(NAMESPACES / name, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check(libc.setns(descriptor, CLONE_NEWNET), name)
-    finally:
-        os.close(descriptor)
+    unshare_network()
+    mount("/proc/self/ns/net", path, "none", MS_BIND)
 
 
 def _up(ip: IPRoute, name: str) -> int:
@@ -82,11 +46,9 @@ def build(order: dict[str, Any], step: Step) -> None:
     """Make every namespace of the order with its links, addresses and routes."""
     fabric_name = order["fabric"]
     sockets: dict[str, IPRoute] = {}
-    step.text = f"prepare {NAMESPACES}"
-    prepare_directory()
     if all(plan["name"] != fabric_name for plan in order["create"]):
         step.text = f"enter the namespace {fabric_name}"
-        enter_namespace(fabric_name)
+        enter_network(NAMESPACES / fabric_name)
         sockets[fabric_name] = IPRoute()
     for plan in order["create"]:
         step.text = f"make the namespace {plan['name']}"
@@ -148,7 +110,7 @@ def _cable(fabric: IPRoute, bridge: int, link: dict[str, Any], namespace: str) -
 def switch(order: dict[str, Any], step: Step) -> None:
     """Set ports of the fabric up or down; ports that are gone are let be (their node is gone)."""
     step.text = f"enter the namespace {order['fabric']}"
-    enter_namespace(order["fabric"])
+    enter_network(NAMESPACES / order["fabric"])
     with IPRoute() as ip:
         for port in order["ports"]:
             step.text = f"set the port {port} {order['state']}"

@@ -1,6 +1,6 @@
 """Names and places of one lab on the host; the table "Names on the host" of docs/contracts.md in code.
 
-Pure: it computes paths and never touches the file system.
+It computes paths and reads directories; it never changes anything.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class LabPaths:
         """Where that namespace is bound."""
         return NAMESPACES / self.namespace(member)
 
-    def pod_namespaces(self, node: str) -> list[str]:
-        """Namespaces that pods of a node may have, by the pods' directories (names end in 8 hex digits of the UID)."""
-        pods = self.node(node) / "pods"
-        uids = [entry.name for entry in pods.iterdir()] if pods.is_dir() else []
-        return [self.namespace(f"pod-{uid[:8]}") for uid in uids]
+    def pod_namespaces(self) -> list[str]:
+        """Namespaces of the lab's pods. No other lab can have such names: a node is never named by 8 hex digits."""
+        own = re.compile(rf"egresslab-{self.lab}-pod-[0-9a-f]{{8}}")
+        names = (entry.name for entry in NAMESPACES.iterdir()) if NAMESPACES.is_dir() else ()
+        return [name for name in names if own.fullmatch(name)]

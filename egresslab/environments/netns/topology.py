@@ -144,7 +144,7 @@ class Topology(_Model):
         _unique(f"nodes: the first {PORT_NAME_STEM} characters of names", [name[:PORT_NAME_STEM] for name in names])
         _unique("networks: interfaces", [network.interface for network in self.networks.values()])
         for name in names:
-            if name in (OUTSIDE, FABRIC) or re.fullmatch(r"pod-[0-9a-f]{8}", name):
+            if name in (OUTSIDE, FABRIC) or re.fullmatch(r"(pod-)?[0-9a-f]{8}", name):
                 raise ValueError(f"nodes: {name!r} is a name the lab uses itself")
         if [node.role for node in self.nodes].count(Role.CONTROL_PLANE) != 1:
             raise ValueError("nodes: exactly one node has role control-plane")

@@ -1,0 +1,88 @@
+"""Configuration files of the lab's processes, and the plan that tells the supervisor what to run.
+
+The schema of each file is the model in the module that reads it; this is the only place that fills them in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from egresslab.environments.definitions import definitions
+from egresslab.environments.netns.credentials import Identities, write_kubeconfig
+from egresslab.environments.netns.files import write_atomically
+from egresslab.environments.netns.paths import OUTSIDE, LabPaths
+from egresslab.environments.netns.topology import Node, Topology
+
+CONTROL_PLANE = "control-plane"
+API_PORT_INSIDE = 6443
+
+
+def node_process(node: str) -> str:
+    """Name of a node's process."""
+    return f"node-{node}"
+
+
+def inside_server(topology: Topology) -> str:
+    """URL of the API server within the lab."""
+    return f"https://{topology.internal_addresses(topology.control_plane)[0]}:{API_PORT_INSIDE}"
+
+
+def write_configs(paths: LabPaths, topology: Topology, identities: Identities, api_port: int) -> dict[str, list[str]]:
+    """Write every process's configuration; returns the supervisor's plan: process name -> command."""
+    authority = (paths.pki / "ca.crt").read_bytes()
+    write_kubeconfig(paths.kubeconfig, paths.lab, f"https://127.0.0.1:{api_port}", authority, identities.administrator)
+    inside = inside_server(topology)
+    write_kubeconfig(paths.root / "outside.kubeconfig", paths.lab, inside, authority, identities.outside)
+    _write(paths.root / "control-plane.json", _control_plane(paths, topology, identities, api_port))
+    _write(paths.root / "outside.json", _outside(paths, topology))
+    python = [sys.executable, "-m"]
+    plan = {
+        CONTROL_PLANE: [*python, "egresslab.cluster.controlplane", "--config", str(paths.root / "control-plane.json")]
+    }
+    for node in topology.nodes:
+        _write(paths.node_config(node.name), _node(paths, topology, identities, node))
+        plan[node_process(node.name)] = [
+            *python,
+            "egresslab.cluster.node",
+            "--config",
+            str(paths.node_config(node.name)),
+        ]
+    plan[OUTSIDE] = [*python, "egresslab.cluster.outside", "--config", str(paths.root / "outside.json")]
+    return plan
+
+
+def _write(path: Any, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=1), mode=0o600)
+
+
+def _control_plane(paths: LabPaths, topology: Topology, identities: Identities, api_port: int) -> dict[str, Any]:
+    return {}
+
+
+def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Node) -> dict[str, Any]:
+    return {"images": str(definitions("netns") / "images.yaml")}
+
+
+def firewall_log(paths: LabPaths, topology: Topology) -> str:
+    """Where the firewall outside writes: below the root of the control plane's node, so that a pod can show it."""
+    return str(paths.node_root(topology.control_plane.name) / "var" / "log" / "outside" / "firewall.log")
+
+
+def _outside(paths: LabPaths, topology: Topology) -> dict[str, Any]:
+    outside = topology.outside
+    return {
+        "network_namespace": str(paths.namespace_file(OUTSIDE)),
+        "certificate": str(paths.pki / "outside.crt"),
+        "key": str(paths.pki / "outside.key"),
+        "servers": [
+            {"name": s.name, "addresses": [str(address) for address in s.addresses], "names": list(s.names)}
+            for s in outside.servers
+        ],
+        "http_port": outside.http_port,
+        "https_port": outside.https_port,
+        "echo_port": outside.echo_port,
+        "kubeconfig": str(paths.root / "outside.kubeconfig"),
+        "firewall_log": firewall_log(paths, topology),
+    }

@@ -1,0 +1,104 @@
+"""Makes a lab: files, certificates, namespaces, links, mounts; then hands over to the supervisor.
+
+The record comes first and everything else after it, so an interruption at any point leaves a lab that can be removed
+by its record. The network is built in a child process while keys are made here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from egresslab.environments.base import Progress
+from egresslab.environments.netns import host
+from egresslab.environments.netns.configs import firewall_log, write_configs
+from egresslab.environments.netns.credentials import Identities, write_certificates, write_tokens
+from egresslab.environments.netns.fabric import plan_fabric
+from egresslab.environments.netns.files import write_atomically
+from egresslab.environments.netns.kernel import mount, mounts_below
+from egresslab.environments.netns.labrecord import LabRecord, Stage, write_lab
+from egresslab.environments.netns.network import build
+from egresslab.environments.netns.paths import LabPaths
+from egresslab.environments.netns.records import boot_id, is_alive, read_record
+from egresslab.environments.netns.supervisor import ACTIVE, STANDBY, command
+from egresslab.environments.netns.topology import Topology
+from egresslab.errors import EnvironmentFailure
+
+SUPERVISOR_DEADLINE_S = 10.0
+PAUSE_S = 0.01
+
+
+def construct(paths: LabPaths, topology: Topology, *, bare: bool, lock: int, progress: Progress) -> LabRecord:
+    """Make everything that has to exist before the first process runs; the caller holds the lab's lock."""
+    progress.step("network, certificates and configuration")
+    with host.host_locked():
+        port = host.free_port(paths.lab)
+        record = LabRecord(
+            paths.lab, boot_id(), Stage.BUILDING, time.time(), port, bare, topology.model_dump(mode="json")
+        )
+        host.check_names(record)
+        host.prepare_namespaces_directory()
+        write_lab(record)
+    builder = build(plan_fabric(topology, paths), topology.networks, lock)
+    try:
+        _write_files(paths, topology, port)
+    except BaseException:
+        builder.abandon()
+        raise
+    builder.wait()
+    record = record.at(Stage.BUILT)
+    write_lab(record)
+    return record
+
+
+def _write_files(paths: LabPaths, topology: Topology, port: int) -> None:
+    for directory in (paths.processes, paths.held, paths.faults, paths.logs, paths.pki):
+        directory.mkdir(exist_ok=True)
+    for node in topology.nodes:
+        prepare_node_root(paths, node.name)
+    Path(firewall_log(paths, topology)).parent.mkdir(parents=True, exist_ok=True)
+    identities = Identities.new(node.name for node in topology.nodes)
+    write_certificates(paths, topology)
+    write_tokens(paths.tokens, identities)
+    plan = write_configs(paths, topology, identities, port)
+    write_atomically(paths.plan, json.dumps(plan, indent=1))
+
+
+def prepare_node_root(paths: LabPaths, node: str) -> None:
+    """The directories of a node's own root, with a bpffs of its own mounted where containers expect it."""
+    for inside in ("etc/cni/net.d", "run", "tmp", "var/lib", "var/log"):
+        (paths.node_root(node) / inside).mkdir(parents=True, exist_ok=True)
+    bpffs = paths.bpffs(node)
+    bpffs.mkdir(parents=True, exist_ok=True)
+    if bpffs not in mounts_below(bpffs):
+        mount("bpf", bpffs, "bpf", 0)
+
+
+def supervised(paths: LabPaths) -> bool:
+    """Whether a supervisor of the lab is alive."""
+    records = (read_record(paths.processes / f"{name}.json") for name in (ACTIVE, STANDBY))
+    return any(record is not None and is_alive(record) for record in records)
+
+
+def start_supervisor(paths: LabPaths) -> None:
+    """Start the first supervisor, which starts everything else; returns when it is in charge."""
+    with paths.log(ACTIVE).open("ab") as log:
+        process = subprocess.Popen(
+            command(paths.lab),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
+    while (record := read_record(paths.processes / f"{ACTIVE}.json")) is None or not is_alive(record):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise EnvironmentFailure(
+                f"did not take charge (exit status {process.poll()})",
+                object=f"supervisor of lab {paths.lab}",
+                fix=f"read {paths.log(ACTIVE)}",
+            )
+        time.sleep(PAUSE_S)

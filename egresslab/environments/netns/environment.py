@@ -1,0 +1,233 @@
+"""A lab of network namespaces on this machine, as an `Environment`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from egresslab.environments.base import Fault, Outcome, Progress, Status
+from egresslab.environments.definitions import PACKAGE, definitions
+from egresslab.environments.netns import construction, faults, host
+from egresslab.environments.netns.demolition import demolish
+from egresslab.environments.netns.labrecord import LabRecord, Stage, read_lab, write_lab
+from egresslab.environments.netns.locks import locked
+from egresslab.environments.netns.paths import NAMESPACES, LabPaths
+from egresslab.environments.netns.records import is_alive, read_records
+from egresslab.environments.netns.topology import Topology, load_topology
+from egresslab.errors import EnvironmentFailure
+
+LOCK_PATIENCE_S = 5.0
+DOWN_PATIENCE_S = 30.0
+API_DEADLINE_S = 30.0
+NODES_DEADLINE_S = 45.0
+ROLLOUT_DEADLINE_S = 60.0
+
+
+class NetnsEnvironment:
+    """One lab. `topology` is a file (absent: the one that comes with the package)."""
+
+    def __init__(self, lab: str = "default", topology: Path | None = None, *, bare: bool = False) -> None:
+        self._paths = LabPaths(lab)
+        self._topology_file = topology
+        self._bare = bare
+
+    @property
+    def lab(self) -> str:
+        """Name of the lab."""
+        return self._paths.lab
+
+    def kubeconfig(self) -> Path:
+        """Path of the kubeconfig; raises `EnvironmentFailure` when there is no lab."""
+        if not self._paths.kubeconfig.exists():
+            raise no_lab(self.lab)
+        return self._paths.kubeconfig
+
+    def create(self, progress: Progress) -> Outcome:
+        """Bring the lab up; a lab that is up already is left alone, one that was half made is finished or redone."""
+        clock = _Clock(progress)
+        topology = self._wanted_topology()
+        with locked(self._paths.root, LOCK_PATIENCE_S, f"another command at work on lab {self.lab}") as lock:
+            assert lock is not None
+            record = read_lab(self._paths)
+            if record is not None and self._is_whole(record):
+                self._check_same(record, topology)
+                if asyncio.run(self._runs(record)):
+                    return clock.outcome(changed=False)
+                progress.note("finishing what an earlier run began")
+                return self._start(record, clock)
+            with self._undone_on_interrupt():
+                if any(self._paths.root.iterdir()):
+                    clock.step("clearing away what an earlier run left")
+                    demolish(self._paths, record)
+                topology = topology or load_topology(definitions("netns") / "topology.yaml")
+                try:
+                    record = construction.construct(self._paths, topology, bare=self._bare, lock=lock, progress=clock)
+                except EnvironmentFailure:
+                    self._remove()
+                    raise
+                return self._start(record, clock)
+
+    def delete(self, progress: Progress) -> bool:
+        """Take the lab down."""
+        waiting_for = f"another command at work on lab {self.lab}"
+        with locked(self._paths.root, DOWN_PATIENCE_S, waiting_for, make=False) as lock:
+            if lock is None:
+                return False
+            progress.step("ending processes, removing namespaces, mounts and files")
+            self._remove()
+        return True
+
+    def status(self) -> Status:
+        """How the lab is doing."""
+        from egresslab.environments.netns.observation import observe
+
+        return observe(self._paths)
+
+    def break_(self, fault: Fault) -> None:
+        """Break something on purpose."""
+        faults.break_(self._paths, self._record(), fault)
+
+    def heal(self, target: str) -> None:
+        """Mend every fault of a node."""
+        faults.heal(self._paths, self._record(), target)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What is broken on purpose right now."""
+        return faults.in_force(self._paths)
+
+    def _record(self) -> LabRecord:
+        record = read_lab(self._paths)
+        if record is None or record.stage is Stage.BUILDING or not record.survived:
+            raise no_lab(self.lab)
+        return record
+
+    def _wanted_topology(self) -> Topology | None:
+        return load_topology(self._topology_file) if self._topology_file else None
+
+    def _check_same(self, record: LabRecord, topology: Topology | None) -> None:
+        if topology is not None and topology != record.parsed_topology():
+            raise EnvironmentFailure(
+                "runs with another topology",
+                object=f"lab {self.lab}",
+                field="topology",
+                value=str(self._topology_file),
+                fix=f"`egresslab down --lab {self.lab}` first, or give the new lab another name with --lab",
+            )
+
+    def _is_whole(self, record: LabRecord) -> bool:
+        """Whether what was made is still there, so that starting processes is all that may be missing."""
+        if not record.survived or record.stage is Stage.BUILDING or self._paths.stopping.exists():
+            return False
+        crashed = {self._paths.namespace(fault.target) for fault in faults.in_force(self._paths)}
+        return all((NAMESPACES / name).exists() for name in record.namespaces() if name not in crashed)
+
+    async def _runs(self, record: LabRecord) -> bool:
+        """Whether the lab is up in every respect."""
+        from egresslab.api.connection import connect
+        from egresslab.api.resources import NODES
+        from egresslab.environments.netns.readiness import is_ready
+        from egresslab.errors import ClusterError
+
+        alive = [is_alive(process) for process in read_records(self._paths.processes)]
+        if record.stage is not Stage.RUNNING or not alive or not construction.supervised(self._paths):
+            return False
+        try:
+            async with connect(self._paths.kubeconfig) as api:
+                nodes, _ = await api.list(NODES)
+        except ClusterError:
+            return False
+        ready = {node["metadata"]["name"] for node in nodes if is_ready(node)}
+        return ready >= self._expected(record)
+
+    def _expected(self, record: LabRecord) -> set[str]:
+        """Nodes that should be Ready: all but those that are broken on purpose."""
+        broken = {fault.target for fault in faults.in_force(self._paths)}
+        return {node.name for node in record.parsed_topology().nodes} - broken
+
+    def _start(self, record: LabRecord, clock: _Clock) -> Outcome:
+        clock.step("processes")
+        if not construction.supervised(self._paths):
+            construction.start_supervisor(self._paths)
+        asyncio.run(self._make_ready(record, clock))
+        write_lab(record.at(Stage.RUNNING))
+        return clock.outcome(changed=True)
+
+    async def _make_ready(self, record: LabRecord, clock: _Clock) -> None:
+        from egresslab.api.connection import connect
+        from egresslab.environments.netns import readiness
+        from egresslab.environments.netns.manifests import Applier, read_manifests
+
+        files = sorted((definitions("netns") / "manifests").glob("*.yaml"))
+        files += sorted((PACKAGE / "api" / "crds").glob("*.yaml"))
+        if record.bare:
+            files = [file for file in files if file.name not in ("agent.yaml", "operator.yaml")]
+        objects = read_manifests(files)
+        async with connect(self._paths.kubeconfig) as api:
+            clock.step("API server")
+            await readiness.wait_for_api(api, self._paths, API_DEADLINE_S)
+            clock.step("manifests")
+            await Applier(api).apply_all(objects)
+            clock.step("nodes Ready")
+            expected = self._expected(record)
+            await readiness.wait_for_nodes(api, self._paths, expected, NODES_DEADLINE_S)
+            if len(expected) == len(record.topology["nodes"]):
+                clock.step("agent and operator rolled out")
+                await readiness.wait_for_rollouts(api, self._paths, objects, len(expected), ROLLOUT_DEADLINE_S)
+
+    @contextmanager
+    def _undone_on_interrupt(self) -> Iterator[None]:
+        """Remove what was made when the user interrupts; a second Ctrl-C does not interrupt the removal."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._remove()
+            raise
+
+    def _remove(self) -> None:
+        demolish(self._paths, read_lab(self._paths))
+        self._paths.root.rmdir()
+        with host.host_locked():
+            host.sweep()
+
+
+def no_lab(lab: str) -> EnvironmentFailure:
+    """The error for a lab that is not there."""
+    return EnvironmentFailure("is not up", object=f"lab {lab}", fix=f"egresslab up --lab {lab}")
+
+
+class _Clock:
+    """Progress that remembers how long each step took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._begun = self._last = time.monotonic()
+        self._current: str | None = None
+        self._steps: dict[str, float] = {}
+
+    def step(self, text: str) -> None:
+        """A new step begins."""
+        self._close()
+        self._current = text
+        self._progress.step(text)
+
+    def note(self, text: str) -> None:
+        """Pass on."""
+        self._progress.note(text)
+
+    def outcome(self, *, changed: bool) -> Outcome:
+        """All in all."""
+        self._close()
+        return Outcome(changed, time.monotonic() - self._begun, self._steps)
+
+    def _close(self) -> None:
+        now = time.monotonic()
+        if self._current is not None:
+            self._steps[self._current] = now - self._last
+        self._last = now

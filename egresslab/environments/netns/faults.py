@@ -1,0 +1,158 @@
+"""Breaking a lab on purpose: a node that dies at once, a pulled cable, a killed process; and mending it.
+
+Every fault in force has a file, so that any later command knows of it. A crash follows the order of a power cut: first
+the node falls silent on every network, then everything on it is gone, and the supervisor is told to leave it so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from egresslab.environments.base import Fault, FaultKind
+from egresslab.environments.netns.configs import CONTROL_PLANE, node_process
+from egresslab.environments.netns.construction import prepare_node_root
+from egresslab.environments.netns.demolition import kill_members, remove_namespace
+from egresslab.environments.netns.fabric import plan_fabric, port_name
+from egresslab.environments.netns.files import write_atomically
+from egresslab.environments.netns.kernel import mounts_below, unmount
+from egresslab.environments.netns.labrecord import LabRecord
+from egresslab.environments.netns.locks import locked
+from egresslab.environments.netns.network import build, switch_ports
+from egresslab.environments.netns.paths import FABRIC, LabPaths
+from egresslab.environments.netns.records import kill, open_process, read_record, read_records
+from egresslab.environments.netns.supervisor import ACTIVE
+from egresslab.environments.netns.topology import Topology
+from egresslab.errors import EnvironmentFailure
+
+PATIENCE_S = 10.0
+KILL_DEADLINE_S = 10.0
+
+
+def in_force(paths: LabPaths) -> tuple[Fault, ...]:
+    """Faults of the lab, by file name."""
+    found = (json.loads(path.read_text()) for path in sorted(paths.faults.glob("*.json")))
+    return tuple(Fault(FaultKind(entry["kind"]), entry["target"], entry["network"]) for entry in found)
+
+
+def break_(paths: LabPaths, record: LabRecord, fault: Fault) -> None:
+    """Do it; breaking what is broken already changes nothing."""
+    if fault.kind is FaultKind.KILL:
+        _kill(paths, fault.target)
+        return
+    topology = record.parsed_topology()
+    topology.node(fault.target)
+    with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}"):
+        if fault.kind is FaultKind.CUT:
+            _cut(paths, topology, fault)
+        else:
+            _crash(paths, topology, fault)
+
+
+def _file(paths: LabPaths, fault: Fault) -> Path:
+    parts = (fault.target, fault.kind.value, fault.network)
+    return paths.faults / f"{'.'.join(part for part in parts if part)}.json"
+
+
+def _remember(paths: LabPaths, fault: Fault) -> None:
+    write_atomically(_file(paths, fault), json.dumps(asdict(fault)))
+
+
+def _ports(topology: Topology, node: str, network: str | None) -> list[str]:
+    names = list(topology.networks)
+    if network is not None and network not in names:
+        raise EnvironmentFailure(
+            "the lab has no such network", object="network", value=network, fix=f"name one of: {', '.join(names)}"
+        )
+    return [port_name(node, index) for index, name in enumerate(names) if network in (None, name)]
+
+
+def _cut(paths: LabPaths, topology: Topology, fault: Fault) -> None:
+    ports = _ports(topology, fault.target, fault.network)
+    _remember(paths, fault)
+    switch_ports(paths.namespace(FABRIC), ports, "down")
+
+
+def _crash(paths: LabPaths, topology: Topology, fault: Fault) -> None:
+    node = fault.target
+    processes = _processes(topology, node)
+    _remember(paths, fault)
+    for process in processes:
+        (paths.held / process).touch()
+    switch_ports(paths.namespace(FABRIC), _ports(topology, node, None), "down")
+    deadline = time.monotonic() + KILL_DEADLINE_S
+    records = (read_record(paths.processes / f"{process}.json") for process in processes)
+    kill([descriptor for r in records if r and (descriptor := open_process(r)) is not None], deadline)
+    namespaces = [paths.namespace(node), *_pods_of(paths, node)]
+    kill_members(namespaces, deadline)
+    for name in namespaces:
+        remove_namespace(name)
+    for point in mounts_below(paths.node(node)):
+        unmount(point)
+    for volatile in ("run", "tmp"):
+        shutil.rmtree(paths.node_root(node) / volatile, ignore_errors=True)
+
+
+def _processes(topology: Topology, node: str) -> list[str]:
+    """The supervised processes that live and die with a node."""
+    return [node_process(node), *([CONTROL_PLANE] if topology.control_plane.name == node else [])]
+
+
+def _pods_of(paths: LabPaths, node: str) -> list[str]:
+    """Namespaces of the pods on one node, by their directories."""
+    pods = paths.node(node) / "pods"
+    uids = [entry.name for entry in pods.iterdir()] if pods.is_dir() else []
+    wanted = {paths.namespace(f"pod-{uid[:8]}") for uid in uids}
+    return [name for name in paths.pod_namespaces() if name in wanted]
+
+
+def heal(paths: LabPaths, record: LabRecord, target: str) -> None:
+    """Mend every fault of a node: plug its cables in, or give it a fresh network and let it start."""
+    topology = record.parsed_topology()
+    node = topology.node(target)
+    with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}") as lock:
+        faults = [fault for fault in in_force(paths) if fault.target == target]
+        if any(fault.kind is FaultKind.CRASH for fault in faults):
+            namespace = paths.namespace(node.name)
+            if not paths.namespace_file(node.name).exists():
+                build(plan_fabric(topology, paths).only(namespace), topology.networks, lock).wait()
+            prepare_node_root(paths, node.name)
+        switch_ports(paths.namespace(FABRIC), _ports(topology, node.name, None), "up")
+        for process in _processes(topology, node.name):
+            (paths.held / process).unlink(missing_ok=True)
+        for fault in faults:
+            _file(paths, fault).unlink()
+        wake_supervisor(paths)
+
+
+def wake_supervisor(paths: LabPaths) -> None:
+    """Tell the supervisor to look again now; it would by itself within a second."""
+    record = read_record(paths.processes / f"{ACTIVE}.json")
+    descriptor = open_process(record) if record else None
+    if descriptor is not None:
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGHUP)
+        finally:
+            os.close(descriptor)
+
+
+def _kill(paths: LabPaths, name: str) -> None:
+    records = read_records(paths.processes)
+    for record in records:
+        if record.name == name:
+            descriptor = open_process(record)
+            if descriptor is None:
+                raise EnvironmentFailure("is not running", object=f"process {name}", fix="egresslab status")
+            kill([descriptor], time.monotonic() + KILL_DEADLINE_S)
+            return
+    raise EnvironmentFailure(
+        "the lab has no such process",
+        object="process",
+        value=name,
+        fix=f"name one of: {', '.join(record.name for record in records)}",
+    )

@@ -1,0 +1,89 @@
+"""Brings objects from YAML files to the API server by server-side apply, in an order that works.
+
+Namespaces and CRDs go first, everything else together afterwards. Which path an object has is asked of the server
+(discovery), so that any kind it serves may stand in a manifest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from egresslab.api.connection import Api, ApiError
+from egresslab.api.resources import Object, Resource
+from egresslab.errors import EnvironmentFailure
+
+FIELD_MANAGER = "egresslab-environment"
+FIRST = ("Namespace", "CustomResourceDefinition")
+
+try:
+    _Loader: type[yaml.CSafeLoader | yaml.SafeLoader] = yaml.CSafeLoader
+except AttributeError:  # PyYAML without libyaml
+    _Loader = yaml.SafeLoader
+
+
+def read_manifests(files: Iterable[Path]) -> list[Object]:
+    """All objects in the files, in their order; raises `EnvironmentFailure` naming the file that is broken."""
+    objects: list[Object] = []
+    for file in files:
+        try:
+            documents = list(yaml.load_all(file.read_text(), _Loader))
+        except yaml.YAMLError as error:
+            raise EnvironmentFailure(f"is not YAML: {error}", object=str(file)) from error
+        objects += [document for document in documents if document]
+    return objects
+
+
+class Applier:
+    """Applies objects over one connection."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._served: dict[str, asyncio.Task[dict[str, Resource]]] = {}
+
+    async def apply_all(self, objects: list[Object]) -> None:
+        """Apply; raises `EnvironmentFailure` with the server's words for the first object that it refuses."""
+        for kind in FIRST:
+            await self._together([o for o in objects if o["kind"] == kind])
+        await self._together([o for o in objects if o["kind"] not in FIRST])
+
+    async def _together(self, objects: list[Object]) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for obj in objects:
+                    tasks.create_task(self._apply(obj))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+    async def _apply(self, obj: Object) -> None:
+        name = f"{obj['kind']}/{obj['metadata']['name']}"
+        resource = (await self._resources(obj["apiVersion"])).get(obj["kind"])
+        if resource is None:
+            raise EnvironmentFailure(
+                "the API server does not serve this kind", object=name, field="apiVersion", value=obj["apiVersion"]
+            )
+        try:
+            await self._api.apply(resource, obj, field_manager=FIELD_MANAGER)
+        except ApiError as error:
+            raise EnvironmentFailure(f"the API server refused it: {error.message}", object=name) from error
+
+    async def _resources(self, api_version: str) -> dict[str, Resource]:
+        if api_version not in self._served:
+            self._served[api_version] = asyncio.create_task(self._discover(api_version))
+        return await self._served[api_version]
+
+    async def _discover(self, api_version: str) -> dict[str, Resource]:
+        group, _, version = api_version.rpartition("/")
+        path = f"/apis/{api_version}" if group else f"/api/{version}"
+        try:
+            answer = await self._api.request("GET", path)
+        except ApiError as error:
+            raise EnvironmentFailure(f"the API server does not serve {api_version}", object=path) from error
+        return {
+            entry["kind"]: Resource(group, version, entry["name"], entry["kind"], entry["namespaced"])
+            for entry in answer["resources"]
+            if "/" not in entry["name"]
+        }
