@@ -198,7 +198,7 @@ class Fields:
             except ValueError:
                 raise self.refusal(
                     name, "not a CIDR", value=value, fix="write a network like 10.0.0.0/8 or 2001:db8::/32"
-                )
+                ) from None
             if not slash:
                 whole = 32 if address.version == 4 else 128
                 raise self.refusal(name, "a CIDR needs a prefix length", value=value, fix=f"write {value}/{whole}")

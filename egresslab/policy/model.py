@@ -158,6 +158,8 @@ class Eligibility:
     ready: bool = False
     schedulable: bool = False
     healthy: bool = False
+    sourced: bool = False
+    """Known to lack its interface or addresses, a node is passed over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any
 
 from egresslab.errors import PolicyError
@@ -172,7 +172,7 @@ def _interfaces(subject: str, annotations: Fields) -> tuple[Interface, ...] | No
     except (ValueError, RecursionError) as error:
         raise annotations.refusal(
             INTERFACES_ANNOTATION, f"not JSON: {error}", fix='write {"eth0": {"addresses": [...]}}'
-        )
+        ) from error
     if not isinstance(decoded, dict):
         raise annotations.refusal(INTERFACES_ANNOTATION, "must be an object of interfaces", value=decoded)
     fields = Fields(subject, f"metadata.annotations.{INTERFACES_ANNOTATION}", decoded)
@@ -186,9 +186,10 @@ def _interface(name: str, fields: Fields) -> Interface:
     addresses = []
     for index, text in enumerate(item.texts("addresses")):
         try:
-            ip_address(text.partition("/")[0])
             addresses.append(ip_interface(text))
-        except ValueError:
-            raise item.refusal(f"addresses[{index}]", "not an address", value=text, fix="write e.g. 192.168.60.12/24")
+        except ValueError as error:
+            raise item.refusal(
+                f"addresses[{index}]", "not an address", value=text, fix="write e.g. 192.168.60.12/24"
+            ) from error
     routes = item.texts("default_route")
     return Interface(name, tuple(addresses), item.texts("altnames"), "ipv4" in routes, "ipv6" in routes)

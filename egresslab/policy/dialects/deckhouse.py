@@ -34,7 +34,7 @@ class Mode(StrEnum):
     PRIMARY_IP = "PrimaryIPFromEgressGatewayNodeInterface"
 
 
-ELIGIBLE = Eligibility(ready=True, schedulable=True, healthy=True)
+ELIGIBLE = Eligibility(ready=True, schedulable=True, healthy=True, sourced=True)
 
 
 def parse_gateway(obj: object, leftovers: list[str] | None = None) -> GatewayGroup:

@@ -38,7 +38,7 @@ class Mode(StrEnum):
 
 DEFAULT_FAILBACK_DELAY_S = 300
 MAX_PRIORITY = 1_000_000
-ELIGIBLE = Eligibility(ready=True, schedulable=True, healthy=True)
+ELIGIBLE = Eligibility(ready=True, schedulable=True, healthy=True, sourced=True)
 _DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 

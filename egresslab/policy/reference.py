@@ -1,0 +1,192 @@
+"""What the entries are, computed plainly from all values at once: the yardstick for the engine, and nothing else.
+
+It shares the reading of objects and the rule for source addresses with the engine; matching, precedence and choice are
+written again, in the shortest way that is obviously right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+from egresslab.policy.hashing import bucket_of, election_order, fnv1a_32, weight
+from egresslab.policy.inventory import (
+    POD_NAMESPACE_LABEL,
+    ActiveChoice,
+    DomainAnswer,
+    Namespace,
+    Node,
+    NodeHealth,
+    Pod,
+    Value,
+)
+from egresslab.policy.model import (
+    Address,
+    Choice,
+    Dialect,
+    EgressPolicy,
+    FailMode,
+    GatewayGroup,
+    Member,
+    Network,
+    PolicyKey,
+)
+from egresslab.policy.names import covers, host_cidr
+from egresslab.policy.settings import DEFAULTS, Fidelity, Settings
+from egresslab.policy.sources import Resolved, resolve
+
+
+class Outcome(NamedTuple):
+    """What one (source, destination) means."""
+
+    policy: PolicyKey
+    written: str
+    excluded: bool
+    gateway: tuple[str, Address, Resolved] | None
+    fail_open: bool
+
+
+V = TypeVar("V")
+
+
+def compute(values: Iterable[Value], settings: Settings = DEFAULTS) -> dict[tuple[Address, Network], Outcome]:
+    """All entries that these values amount to."""
+    return _World(list(values), settings).entries()
+
+
+class _World:
+    def __init__(self, values: list[Value], settings: Settings) -> None:
+        def of(kind: type[V]) -> list[V]:
+            return [value for value in values if isinstance(value, kind)]
+
+        self.settings = settings
+        self.pods = of(Pod)
+        self.namespaces = {namespace.name: namespace.labels for namespace in of(Namespace)}
+        self.nodes = {node.name: node for node in of(Node)}
+        self.unhealthy = {health.node for health in of(NodeHealth) if not health.healthy}
+        self.active = {choice.group: choice.node for choice in of(ActiveChoice)}
+        self.answers = of(DomainAnswer)
+        self.policies = sorted(of(EgressPolicy), key=lambda policy: policy.precedence)
+        self.groups = {group.key: group for group in of(GatewayGroup)}
+
+    def entries(self) -> dict[tuple[Address, Network], Outcome]:
+        owners: dict[Address, Pod] = {}
+        for pod in self.pods:
+            for address in () if pod.host_network else pod.addresses:
+                owners[address] = _owner(owners.get(address, pod), pod)
+        found = {}
+        for address, pod in owners.items():
+            for network, outcome in self._table(pod, address).items():
+                found[address, network] = outcome
+        return found
+
+    def _table(self, pod: Pod, address: Address) -> dict[Network, Outcome]:
+        table: dict[Network, Outcome] = {}
+        priorities: dict[Network, int] = {}
+        for policy in self.policies:
+            if not self._selects(policy, pod):
+                continue
+            gateway = self._gateway(policy, pod)
+            claims = [(cidr, True) for cidr in policy.exclusions]
+            claims += [(cidr, False) for cidr in policy.destinations]
+            claims += [(host_cidr(a), False) for a in self._resolved(policy)]
+            for cidr, excluded in claims:
+                network = cidr.network
+                if network.version != address.version or network in table:
+                    continue
+                if any(
+                    priority > policy.priority
+                    and other.network_address <= network.network_address  # type: ignore[operator]
+                    and network.broadcast_address <= other.broadcast_address  # type: ignore[operator]
+                    for other, priority in priorities.items()
+                ):
+                    continue
+                fail_open = policy.fail_mode is FailMode.OPEN
+                table[network] = Outcome(policy.key, cidr.written, excluded, gateway, fail_open)
+                priorities[network] = policy.priority
+        return table
+
+    def _resolved(self, policy: EgressPolicy) -> list[Address]:
+        return [
+            address
+            for answer in self.answers
+            if any(covers(pattern, answer.name) for pattern in policy.domains)
+            for address in answer.addresses
+        ]
+
+    def _selects(self, policy: EgressPolicy, pod: Pod) -> bool:
+        labels = {**pod.labels, POD_NAMESPACE_LABEL: pod.namespace}
+        namespace_labels = self.namespaces.get(pod.namespace, {})
+        node = self.nodes.get(pod.node or "")
+        matched = [
+            selection
+            for selection in policy.selections
+            if selection.pods.matches(labels)
+            and (selection.namespaces is None or selection.namespaces.matches(namespace_labels))
+        ]
+        if self.settings.fidelity is Fidelity.CILIUM and policy.key.dialect is Dialect.CILIUM:
+            pool = [selection.nodes for selection in policy.selections if selection.nodes is not None]
+            return bool(matched) and (not pool or (node is not None and any(n.matches(node.labels) for n in pool)))
+        return any(
+            selection.nodes is None or (node is not None and selection.nodes.matches(node.labels))
+            for selection in matched
+        )
+
+    def _gateway(self, policy: EgressPolicy, pod: Pod) -> tuple[str, Address, Resolved] | None:
+        group = policy.group if isinstance(policy.group, GatewayGroup) else self.groups.get(policy.group)
+        if group is None:
+            return None
+        if group.choice is Choice.HASH_MODULO:
+            firsts = [self._first(group, member, sorted(self.nodes)) for member in group.members]
+            found = sorted((first for first in firsts if first is not None), key=lambda gateway: gateway[1])
+            return found[fnv1a_32(pod.endpoint_uid or pod.uid) % len(found)] if found else None
+        (member,) = group.members
+        if group.choice is Choice.RENDEZVOUS:
+            bucket = bucket_of(pod.namespace, pod.name, 1 << 32) % self.settings.buckets
+            order = sorted(self.nodes, key=lambda name: (weight(bucket, name), name), reverse=True)
+            return self._first(group, member, order)
+        order = sorted(self.nodes)
+        if group.choice is Choice.LOWEST_HASH and group.key is not None:
+            key = group.key
+            order.sort(key=lambda name: election_order(key.name, name))
+        preferred = self.active.get(group.key) if group.key else None
+        chosen = self._first(group, member, [preferred]) if preferred in self.nodes else None
+        return chosen or self._first(group, member, order)
+
+    def _first(
+        self, group: GatewayGroup, member: Member, order: Iterable[str | None]
+    ) -> tuple[str, Address, Resolved] | None:
+        for name in order:
+            node = self.nodes[name or ""]
+            if member.nodes.matches(node.labels) and self._eligible(group, member, node):
+                assert node.internal_v4 is not None
+                return node.name, node.internal_v4, resolve(member.source, node, group.families)
+        return None
+
+    def _eligible(self, group: GatewayGroup, member: Member, node: Node) -> bool:
+        rules: Mapping[str, bool] = {
+            "ready": group.eligibility.ready,
+            "schedulable": group.eligibility.schedulable,
+            "healthy": group.eligibility.healthy,
+        }
+        if group.key is None and self.settings.cilium_health_aware_gateways:
+            rules = dict.fromkeys(rules, True)
+        if group.eligibility.sourced and node.interfaces is not None:
+            answer = resolve(member.source, node, group.families)
+            if answer.source_v4 is None and answer.source_v6 is None:
+                return False
+        return (
+            node.internal_v4 is not None
+            and (node.ready or not rules["ready"])
+            and (node.schedulable or not rules["schedulable"])
+            and (node.name not in self.unhealthy or not rules["healthy"])
+        )
+
+
+def _owner(one: Pod, other: Pod) -> Pod:
+    """Whose an address is: not one that is going, then the one made last, then the lower UID."""
+    if one.terminating != other.terminating:
+        return other if one.terminating else one
+    if one.created != other.created:
+        return max(one, other, key=lambda pod: pod.created)
+    return min(one, other, key=lambda pod: pod.uid)
