@@ -1,0 +1,223 @@
+"""One node's agent: its parts wired together, and the order in which they start.
+
+The order matters: maps are filled before programs are attached, and the gate opens last, so that at no time a packet
+meets a program that knows less than it must.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from pyroute2 import AsyncIPRoute
+
+from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
+from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
+from egresslab.agent.links import PodLinks, Wires
+from egresslab.agent.programmer import SLOTS, Programmer
+from egresslab.agent.view import ClusterView
+from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.resources import NODES, PODS, Object
+from egresslab.datapath.attachments import Attachments
+from egresslab.datapath.datapath import Datapath
+from egresslab.datapath.values import NodeConfig
+from egresslab.errors import ClusterError
+from egresslab.policy.engine import Settings
+from egresslab.policy.entries import Change, Changes, Delete, Upsert
+from egresslab.policy.inventory import Kind, Node, Pod
+from egresslab.policy.objects import parse_node, parse_pod
+
+logger = logging.getLogger(__name__)
+
+OVERLAY = "egress_vxlan"
+OVERLAY_OVERHEAD = 50
+"""Bytes that VXLAN over IPv4 puts around an inner packet: Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348)."""
+GATE_PATIENCE_S = 10.0
+EXPIRY_PERIOD_S = 10.0
+PUBLISH_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Where an agent runs. Paths are the same on the node and in the agent's container."""
+
+    node: str
+    service_networks: tuple[IPv4Network | IPv6Network, ...]
+    pin_dir: Path = Path("/sys/fs/bpf/egresslab")
+    run_dir: Path = Path("/run/egresslab-agent")
+    plugin_dir: Path = Path("/etc/cni/net.d")
+    underlay_mtu: int = 1500
+
+    @property
+    def socket(self) -> Path:
+        """Where the kubelet asks before it starts a pod."""
+        return self.run_dir / "cni.sock"
+
+    @property
+    def ready_file(self) -> Path:
+        """There while the node's datapath is in place and kept up to date."""
+        return self.run_dir / "ready"
+
+
+class Agent:
+    """The agent of node `config.node`; `run` ends only by cancellation or an error that a restart should mend."""
+
+    def __init__(self, config: AgentConfig, api: Api, datapath: Datapath, netlink: AsyncIPRoute) -> None:
+        self._config = config
+        self._api = api
+        self._datapath = datapath
+        self._netlink = netlink
+        self._attachments = Attachments(datapath, netlink)
+        self._view = ClusterView(api, Settings(), self._changed)
+        self._links = PodLinks(datapath, self._attachments, netlink, config.node)
+        self._wires = Wires(self._attachments)
+        self._programmer = Programmer(datapath, config.node, self._index_of)
+        self._interfaces: tuple[NodeInterface, ...] = ()
+        self._watch = InterfaceWatch()
+        self._publish = asyncio.Event()
+
+    async def run(self) -> None:
+        """Bring the node's datapath to what the cluster asks for and keep it there."""
+        self._config.ready_file.unlink(missing_ok=True)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._view.run())
+            group.create_task(self._watch.run())
+            await self._view.wait_synced()
+            await self._program()
+            group.create_task(self._links.run())
+            group.create_task(self._follow_interfaces())
+            group.create_task(self._publish_interfaces())
+            group.create_task(self._expire_flows())
+            async with serve_gate(self._config.socket, self._admit, self._dismiss):
+                install_plugin(self._config.plugin_dir, self._config.socket)
+                self._config.ready_file.touch()
+                logger.info("node %s is ready", self._config.node)
+                await asyncio.get_running_loop().create_future()
+
+    async def _program(self) -> None:
+        """First complete programming, from what the API and the kernel say now."""
+        address = self._own_address()
+        self._interfaces = await read_interfaces(self._netlink)
+        overlay_mtu = self._config.underlay_mtu - OVERLAY_OVERHEAD
+        overlay = await self._attachments.ensure_overlay(OVERLAY, address, mtu=overlay_mtu)
+        node = parse_node(self._own_node())
+        self._datapath.configure(
+            NodeConfig(
+                address_v4=address, address_v6=node.internal_v6, overlay_ifindex=overlay, overlay_mtu=overlay_mtu
+            )
+        )
+        self._set_cluster_networks()
+        for pod in self._view.objects[PODS]:
+            self._learn(parse_pod(pod))
+        self._programmer.adopt(self._view.engine)
+        self._links.adopt()
+        await self._attachments.attach_overlay(overlay)
+        await self._wires.set(self._interfaces)
+
+    def _changed(self, change: Change, changes: Changes) -> None:
+        if changes:
+            self._programmer.apply(changes)
+        match change:
+            case Upsert(Pod() as pod):
+                self._learn(pod)
+            case Delete(ref) if ref.kind is Kind.POD:
+                self._links.forget(ref.name)
+            case Upsert(Node() as node):
+                self._set_cluster_networks()
+                if node.name == self._config.node:
+                    self._publish.set()
+            case Delete(ref) if ref.kind is Kind.NODE:
+                self._set_cluster_networks()
+
+    def _learn(self, pod: Pod) -> None:
+        self._links.learn(pod, self._address_of(pod.node) if pod.node else None)
+
+    def _set_cluster_networks(self) -> None:
+        """What counts as inside: pod networks, the nodes' own addresses, and services."""
+        inside = set(self._config.service_networks)
+        for obj in self._view.objects[NODES]:
+            inside.update(parse_node(obj).pod_cidrs)
+            for address in obj.get("status", {}).get("addresses", ()):
+                if address["type"] in ("InternalIP", "ExternalIP"):
+                    inside.add(ip_network(address["address"]))
+        self._datapath.cluster_cidrs.replace(inside)
+
+    async def _follow_interfaces(self) -> None:
+        """Programs on new interfaces, slots with new indexes, a new annotation, whenever the kernel reports a change."""
+        while True:
+            await self._watch.changed.wait()
+            self._watch.changed.clear()
+            before, self._interfaces = self._interfaces, await read_interfaces(self._netlink)
+            self._links.wake.set()
+            if self._interfaces != before:
+                await self._wires.set(self._interfaces)
+                self._programmer.rewrite_slots(self._view.engine)
+                self._publish.set()
+
+    async def _publish_interfaces(self) -> None:
+        """Keep the Node's annotation equal to what the kernel says; decisions everywhere wait for it."""
+        self._publish.set()
+        while True:
+            await self._publish.wait()
+            self._publish.clear()
+            text = annotation_value(self._interfaces)
+            node = self._view.objects[NODES].get(self._config.node)
+            if node is None or node["metadata"].get("annotations", {}).get(ANNOTATION) == text:
+                continue
+            try:
+                await self._api.patch(NODES, self._config.node, {"metadata": {"annotations": {ANNOTATION: text}}})
+            except (ApiError, Unreachable) as error:
+                logger.warning("cannot publish the interfaces: %s", error)
+                await asyncio.sleep(PUBLISH_RETRY_S)
+                self._publish.set()
+
+    async def _expire_flows(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_PERIOD_S)
+            self._datapath.nat.expire()
+
+    async def _admit(self, sandbox: Sandbox) -> None:
+        await self._links.wait_ready(sandbox.uid, GATE_PATIENCE_S)
+
+    async def _dismiss(self, sandbox: Sandbox) -> None:
+        self._links.wake.set()
+
+    def _own_node(self) -> Object:
+        node = self._view.objects[NODES].get(self._config.node)
+        if node is None:
+            raise ClusterError(
+                "no such node", object=f"Node/{self._config.node}", fix="set NODE_NAME to the node's name"
+            )
+        return node
+
+    def _own_address(self) -> IPv4Address:
+        address = self._address_of(self._config.node)
+        if address is None:
+            raise ClusterError(
+                "the node has no IPv4 InternalIP, which tunnels need",
+                object=f"Node/{self._config.node}",
+                field="status.addresses",
+            )
+        return address
+
+    def _address_of(self, node: str) -> IPv4Address | None:
+        obj = self._view.objects[NODES].get(node)
+        return parse_node(obj).internal_v4 if obj is not None else None
+
+    def _index_of(self, name: str) -> int | None:
+        found = (i.index for i in self._interfaces if i.name == name or name in i.altnames)
+        return next(found, None)
+
+
+def open_datapath(pin_dir: Path) -> Datapath:
+    """The node's datapath with room for as many slots as a programmer hands out."""
+    return Datapath.open(pin_dir, slot_entries=SLOTS)
+
+
+def networks(texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks from their text forms; raises ValueError."""
+    return tuple(ip_network(text.strip()) for text in texts if text.strip())

@@ -1,0 +1,149 @@
+"""Programs on links, and pods' addresses in the datapath: who is reached through which link, and who may send.
+
+A local pod's link is found the way packets find it, by the route to its address, so that it works with whatever made
+that link. A pod is `ready` once its entries are in the kernel; until then its packets stay inside the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+
+from pyroute2 import AsyncIPRoute
+
+from egresslab.agent.interfaces import NodeInterface
+from egresslab.datapath.attachments import Attachments
+from egresslab.datapath.datapath import Datapath
+from egresslab.datapath.values import Endpoint, IPAddress
+from egresslab.errors import DatapathError
+from egresslab.policy.inventory import Pod
+
+logger = logging.getLogger(__name__)
+
+HOST_ROUTES = ((socket.AF_INET, 32), (socket.AF_INET6, 128))
+MAIN_TABLE = 254
+
+
+class PodLinks:
+    """Keeps `endpoints` equal to the cluster's pods, and a program on the link of each local one.
+
+    `wake` is set by the owner whenever pods or links may have changed.
+    """
+
+    def __init__(self, datapath: Datapath, attachments: Attachments, netlink: AsyncIPRoute, node: str) -> None:
+        self.wake = asyncio.Event()
+        self._datapath = datapath
+        self._attachments = attachments
+        self._netlink = netlink
+        self._node = node
+        self._local: dict[str, Pod] = {}
+        self._addresses: dict[str, tuple[IPAddress, ...]] = {}
+        self._owner: dict[IPAddress, str] = {}
+        """Who has an address now: a pod that takes over an address may be learnt before its last owner is forgotten."""
+        self._programmed: set[int] = set()
+        self._done: dict[str, asyncio.Event] = {}
+
+    def learn(self, pod: Pod, node_address: IPv4Address | None) -> None:
+        """A pod appeared or changed; `node_address` is the tunnel endpoint of its node."""
+        self._forget_addresses(pod.uid, keep=pod.addresses)
+        if pod.host_network or not pod.addresses:
+            self._local.pop(pod.uid, None)
+            return
+        self._addresses[pod.uid] = pod.addresses
+        self._owner.update(dict.fromkeys(pod.addresses, pod.uid))
+        if pod.node == self._node:
+            self._local[pod.uid] = pod
+            self.wake.set()
+            return
+        for address in pod.addresses:
+            self._datapath.endpoints.set(address, Endpoint(node=node_address))
+
+    def forget(self, uid: str) -> None:
+        """A pod is gone: its addresses lead nowhere and its flows end."""
+        self._local.pop(uid, None)
+        self._done.pop(uid, None)
+        self._forget_addresses(uid, keep=())
+
+    def adopt(self) -> None:
+        """Take out endpoints of pods that no longer exist; to be called once all pods are learnt."""
+        for address in [address for address, _ in self._datapath.endpoints.items() if address not in self._owner]:
+            self._datapath.endpoints.delete(address)
+            self._datapath.nat.delete_pod(address)
+        self.wake.set()
+
+    async def wait_ready(self, uid: str, timeout_s: float) -> None:
+        """Wait until the pod may send; raises `DatapathError` when that takes longer."""
+        try:
+            await asyncio.wait_for(self._event(uid).wait(), timeout_s)
+        except TimeoutError as error:
+            seen = "its link was not found" if uid in self._local else "the API has not told its addresses"
+            raise DatapathError(f"not ready within {timeout_s:g} s: {seen}", object=f"Pod/{uid}") from error
+
+    async def run(self) -> None:
+        """Program links as pods and links come and go, until cancelled."""
+        while True:
+            await self.wake.wait()
+            self.wake.clear()
+            await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        local = dict(self._local)
+        links = await self._find(address for pod in local.values() for address in pod.addresses)
+        self._programmed &= {index for index, _ in links.values()}
+        for uid, pod in local.items():
+            found = {address: links[address] for address in pod.addresses if address in links}
+            for address, (index, mac) in found.items():
+                wanted = Endpoint(ifindex=index, mac=mac, ready=True)
+                if self._datapath.endpoints.get(address) != wanted:
+                    self._datapath.endpoints.set(address, wanted)
+            for index in {index for index, _ in found.values()} - self._programmed:
+                await self._attachments.attach_pod(index)
+                self._programmed.add(index)
+            if len(found) == len(pod.addresses):
+                self._event(uid).set()
+
+    async def _find(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, tuple[int, str]]:
+        """Index of the link and MAC of the pod, by pod address, where route and neighbour agree."""
+        wanted = {str(address): address for address in addresses}
+        if not wanted:
+            return {}
+        indexes: dict[str, int] = {}
+        macs: dict[tuple[str, int], str] = {}
+        for family, length in HOST_ROUTES:
+            async for route in await self._netlink.route("dump", family=family, table=MAIN_TABLE):
+                if route["dst_len"] == length and route.get("dst") in wanted and route.get("oif"):
+                    indexes[route.get("dst")] = route.get("oif")
+            async for neighbour in await self._netlink.neigh("dump", family=family):
+                if neighbour.get("dst") in wanted and neighbour.get("lladdr"):
+                    macs[neighbour.get("dst"), neighbour["ifindex"]] = neighbour.get("lladdr")
+        return {wanted[text]: (index, macs[text, index]) for text, index in indexes.items() if (text, index) in macs}
+
+    def _forget_addresses(self, uid: str, keep: tuple[IPAddress, ...]) -> None:
+        for address in self._addresses.pop(uid, ()):
+            if address not in keep and self._owner.get(address) == uid:
+                del self._owner[address]
+                self._datapath.endpoints.delete(address)
+                self._datapath.nat.delete_pod(address)
+
+    def _event(self, uid: str) -> asyncio.Event:
+        return self._done.setdefault(uid, asyncio.Event())
+
+
+class Wires:
+    """Keeps programs on the interfaces that lead out of the node."""
+
+    def __init__(self, attachments: Attachments) -> None:
+        self._attachments = attachments
+        self._programmed: set[int] = set()
+
+    async def set(self, interfaces: Iterable[NodeInterface]) -> None:
+        """Attach where an interface leads out and carries no program of ours yet."""
+        wanted = {interface.index: interface.name for interface in interfaces if interface.leads_out}
+        for index, name in wanted.items():
+            if index not in self._programmed:
+                await self._attachments.attach_wire(index)
+                logger.info("programs attached to %s", name)
+        self._programmed = set(wanted)

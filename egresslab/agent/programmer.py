@@ -1,0 +1,120 @@
+"""Decisions into the kernel's maps: an engine's entries and slots as this node holds them, writing only differences.
+
+An agent that starts finds maps that an earlier one filled and that packets are using. It keeps every kernel slot whose
+content is wanted as it is, gives new choices numbers that nothing uses yet, and only then moves entries: at no moment
+does an entry point at a slot that means something else than it did or should.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from egresslab.datapath.datapath import Datapath
+from egresslab.datapath.values import DROP_SLOT, GatewaySlot, PolicyEntry
+from egresslab.errors import DatapathError
+from egresslab.policy.engine import Engine
+from egresslab.policy.entries import NO_GATEWAY, NO_SOURCE_V4, NO_SOURCE_V6, Changes, Entry, Slot, localise
+
+logger = logging.getLogger(__name__)
+
+SLOTS = 4_096
+"""How many gateway choices one node's kernel holds."""
+
+
+class Programmer:
+    """Keeps the kernel's `egress_policy` and `gateway_slots` equal to an engine's, as seen from node `node`.
+
+    `interface_index` gives the index of an interface by name or alternative name, None while there is none.
+    """
+
+    def __init__(self, datapath: Datapath, node: str, interface_index: Callable[[str], int | None]) -> None:
+        self._datapath = datapath
+        self._node = node
+        self._interface_index = interface_index
+        self._numbers: dict[int, int] = {}
+        """Engine's slot number to the kernel's."""
+        self._taken: set[int] = {DROP_SLOT}
+
+    def adopt(self, engine: Engine) -> None:
+        """Make the kernel equal to the engine's whole state; to be called once, before `apply`."""
+        held = dict(self._datapath.slots.items())
+        self._taken = {DROP_SLOT, *held}
+        spare: dict[GatewaySlot, list[int]] = {}
+        for number, content in held.items():
+            spare.setdefault(content, []).append(number)
+        fresh: list[Slot] = []
+        for slot in engine.slots().values():
+            same = spare.get(self._local(slot))
+            if same:
+                self._numbers[slot.number] = same.pop()
+            else:
+                fresh.append(slot)
+        for slot in fresh:
+            self._write(slot)
+        difference = self._datapath.policy.replace(self._row(entry) for entry in engine.entries())
+        kept = set(self._numbers.values())
+        for number in held.keys() - kept:
+            self._free(number)
+        logger.info(
+            "adopted %d slots, %d of them new; entries: %d written, %d removed",
+            len(kept),
+            len(fresh),
+            difference.written,
+            difference.removed,
+        )
+
+    def apply(self, changes: Changes) -> None:
+        """Write what changed: new and moved slots, then entries, then slots that nothing uses any more."""
+        for change in changes.slots:
+            if change.after is not None:
+                self._write(change.after)
+        if changes.entries:
+            adds = [self._row(change.after) for change in changes.entries if change.after is not None]
+            kept = {(entry.source, entry.destination) for entry in adds}
+            gone = {(c.before.source, c.before.destination) for c in changes.entries if c.before is not None}
+            self._datapath.policy.update(adds, gone - kept)
+        for change in changes.slots:
+            if change.after is None and change.before is not None:
+                self._free(self._numbers.pop(change.before.number))
+
+    def rewrite_slots(self, engine: Engine) -> None:
+        """Write every slot whose content differs, after an interface got another index."""
+        for slot in engine.slots().values():
+            if self._datapath.slots.get(self._number(slot.number)) != self._local(slot):
+                self._write(slot)
+
+    def _write(self, slot: Slot) -> None:
+        self._datapath.slots.set(self._number(slot.number), self._local(slot))
+
+    def _free(self, number: int) -> None:
+        self._datapath.slots.delete(number)
+        self._taken.discard(number)
+
+    def _number(self, number: int) -> int:
+        """The kernel's number for the engine's, the lowest free one if it has none yet."""
+        if number not in self._numbers:
+            free = next((candidate for candidate in range(1, SLOTS) if candidate not in self._taken), None)
+            if free is None:
+                raise DatapathError(
+                    "no free gateway slot",
+                    object="gateway_slots",
+                    value=SLOTS,
+                    fix="use fewer distinct combinations of gateway node, interface and egress IP",
+                )
+            self._taken.add(free)
+            self._numbers[number] = free
+        return self._numbers[number]
+
+    def _local(self, slot: Slot) -> GatewaySlot:
+        local = localise(slot, self._node)
+        return GatewaySlot(
+            endpoint=None if local.endpoint == NO_GATEWAY else local.endpoint,
+            source_v4=None if local.source_v4 == NO_SOURCE_V4 else local.source_v4,
+            source_v6=None if local.source_v6 == NO_SOURCE_V6 else local.source_v6,
+            ifindex=(self._interface_index(local.interface) or 0) if local.interface else 0,
+            local=local.gateway,
+        )
+
+    def _row(self, entry: Entry) -> PolicyEntry:
+        return PolicyEntry(entry.source, entry.destination, self._number(entry.slot), entry.excluded)
