@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from egresslab.environments.definitions import definitions
@@ -53,7 +55,7 @@ def write_configs(paths: LabPaths, topology: Topology, identities: Identities, a
     return plan
 
 
-def _write(path: Any, content: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1), mode=0o600)
 
 
@@ -62,7 +64,51 @@ def _control_plane(paths: LabPaths, topology: Topology, identities: Identities, 
 
 
 def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Node) -> dict[str, Any]:
-    return {"images": str(definitions("netns") / "images.yaml")}
+    authority = str(paths.pki / "ca.crt")
+    external = [address for name, given in node.addresses.items() if name != topology.primary for address in given]
+    records = {name: _texts(server.addresses) for server in topology.outside.servers for name in server.names}
+    return {
+        "lab": paths.lab,
+        "name": node.name,
+        "network_namespace": str(paths.namespace_file(node.name)),
+        "root": str(paths.node_root(node.name)),
+        "state": str(paths.node(node.name)),
+        "labels": node.labels,
+        "annotations": node.annotations,
+        "taints": [taint.model_dump() for taint in node.taints],
+        "internal_addresses": _texts(topology.internal_addresses(node)),
+        "external_addresses": _texts(sorted(external, key=lambda address: address.version)),
+        "pod_cidrs": _texts(topology.pod_subnets(node)),
+        "peers": [
+            {
+                "name": peer.name,
+                "pod_cidrs": _texts(topology.pod_subnets(peer)),
+                "internal_addresses": _texts(topology.internal_addresses(peer)),
+            }
+            for peer in topology.nodes
+            if peer != node
+        ],
+        # Not the nodes' own networks: the server outside that the tutorials name is on one of them.
+        "cluster_cidrs": _texts((topology.pods.ipv4, topology.pods.ipv6, topology.services.ipv4)),
+        "service_cidr": str(topology.services.ipv4),
+        "dns": {"address": str(topology.services.dns), "records": records},
+        "api": {
+            "url": inside_server(topology),
+            "token": identities.nodes[node.name].token,
+            "ca": authority,
+        },
+        "kubelet": {
+            "certificate": str(paths.pki / f"kubelet-{node.name}.crt"),
+            "key": str(paths.pki / f"kubelet-{node.name}.key"),
+            "token": identities.api_server.token,
+        },
+        "images": str(definitions("netns") / "images.yaml"),
+        "ca_bundle": authority,
+    }
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    return [str(value) for value in values]
 
 
 def firewall_log(paths: LabPaths, topology: Topology) -> str:
@@ -77,8 +123,7 @@ def _outside(paths: LabPaths, topology: Topology) -> dict[str, Any]:
         "certificate": str(paths.pki / "outside.crt"),
         "key": str(paths.pki / "outside.key"),
         "servers": [
-            {"name": s.name, "addresses": [str(address) for address in s.addresses], "names": list(s.names)}
-            for s in outside.servers
+            {"name": s.name, "addresses": _texts(s.addresses), "names": list(s.names)} for s in outside.servers
         ],
         "http_port": outside.http_port,
         "https_port": outside.https_port,
