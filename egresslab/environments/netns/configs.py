@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def _control_plane(paths: LabPaths, topology: Topology, identities: Identities, 
 
 def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Node) -> dict[str, Any]:
     authority = str(paths.pki / "ca.crt")
-    external = [address for name, given in node.addresses.items() if name != topology.primary for address in given]
+    external: list[IPv4Address | IPv6Address] = []
+    for network, addresses in node.addresses.items():
+        external += addresses if network != topology.primary else ()
     records = {name: _texts(server.addresses) for server in topology.outside.servers for name in server.names}
     return {
         "lab": paths.lab,
