@@ -69,6 +69,7 @@ def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Nod
     external: list[IPv4Address | IPv6Address] = []
     for network, addresses in node.addresses.items():
         external += addresses if network != topology.primary else ()
+    external.sort(key=lambda address: address.version)
     records = {name: _texts(server.addresses) for server in topology.outside.servers for name in server.names}
     return {
         "lab": paths.lab,
@@ -80,7 +81,7 @@ def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Nod
         "annotations": node.annotations,
         "taints": [taint.model_dump() for taint in node.taints],
         "internal_addresses": _texts(topology.internal_addresses(node)),
-        "external_addresses": _texts(sorted(external, key=lambda address: address.version)),
+        "external_addresses": _texts(external),
         "pod_cidrs": _texts(topology.pod_subnets(node)),
         "peers": [
             {
