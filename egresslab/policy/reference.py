@@ -6,7 +6,7 @@ written again, in the shortest way that is obviously right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from egresslab.policy.hashing import bucket_of, election_order, fnv1a_32, weight
@@ -35,6 +35,9 @@ from egresslab.policy.names import covers, host_cidr
 from egresslab.policy.settings import DEFAULTS, Fidelity, Settings
 from egresslab.policy.sources import Resolved, resolve
 
+Gateway = tuple[str, Address, Resolved]
+"""Node, node address, source."""
+
 
 class Outcome(NamedTuple):
     """What one (source, destination) means."""
@@ -42,7 +45,7 @@ class Outcome(NamedTuple):
     policy: PolicyKey
     written: str
     excluded: bool
-    gateway: tuple[str, Address, Resolved] | None
+    gateway: Gateway | None
     fail_open: bool
 
 
@@ -67,6 +70,7 @@ class _World:
         self.active = {choice.group: choice.node for choice in of(ActiveChoice)}
         self.answers = of(DomainAnswer)
         self.policies = sorted(of(EgressPolicy), key=lambda policy: policy.precedence)
+        self.chosen: dict[tuple[GatewayGroup, int | None], list[Gateway | None]] = {}
         self.groups = {group.key: group for group in of(GatewayGroup)}
 
     def entries(self) -> dict[tuple[Address, Network], Outcome]:
@@ -132,30 +136,44 @@ class _World:
             for selection in matched
         )
 
-    def _gateway(self, policy: EgressPolicy, pod: Pod) -> tuple[str, Address, Resolved] | None:
+    def _gateway(self, policy: EgressPolicy, pod: Pod) -> Gateway | None:
         group = policy.group if isinstance(policy.group, GatewayGroup) else self.groups.get(policy.group)
         if group is None:
             return None
         if group.choice is Choice.HASH_MODULO:
-            firsts = [self._first(group, member, sorted(self.nodes)) for member in group.members]
-            found = sorted((first for first in firsts if first is not None), key=lambda gateway: gateway[1])
+            found = self._once((group, None), lambda: self._modulo(group))
             return found[fnv1a_32(pod.endpoint_uid or pod.uid) % len(found)] if found else None
-        (member,) = group.members
         if group.choice is Choice.RENDEZVOUS:
             bucket = bucket_of(pod.namespace, pod.name, 1 << 32) % self.settings.buckets
-            order = sorted(self.nodes, key=lambda name: (weight(bucket, name), name), reverse=True)
-            return self._first(group, member, order)
-        order = sorted(self.nodes)
-        if group.choice is Choice.LOWEST_HASH and group.key is not None:
-            key = group.key
-            order.sort(key=lambda name: election_order(key.name, name))
-        preferred = self.active.get(group.key) if group.key else None
-        chosen = self._first(group, member, [preferred]) if preferred in self.nodes else None
-        return chosen or self._first(group, member, order)
+            return self._once((group, bucket), lambda: self._rendezvous(group, bucket))[0]
+        return self._once((group, None), lambda: self._standby(group))[0]
 
-    def _first(
-        self, group: GatewayGroup, member: Member, order: Iterable[str | None]
-    ) -> tuple[str, Address, Resolved] | None:
+    def _once(
+        self, key: tuple[GatewayGroup, int | None], choose: Callable[[], list[Gateway | None]]
+    ) -> list[Gateway | None]:
+        """What is the same for all pods is computed once."""
+        if key not in self.chosen:
+            self.chosen[key] = choose()
+        return self.chosen[key]
+
+    def _modulo(self, group: GatewayGroup) -> list[Gateway | None]:
+        firsts = [self._first(group, member, sorted(self.nodes)) for member in group.members]
+        return [*sorted((first for first in firsts if first is not None), key=lambda gateway: int(gateway[1]))]
+
+    def _rendezvous(self, group: GatewayGroup, bucket: int) -> list[Gateway | None]:
+        order = sorted(self.nodes, key=lambda name: (weight(bucket, name), name), reverse=True)
+        return [self._first(group, group.members[0], order)]
+
+    def _standby(self, group: GatewayGroup) -> list[Gateway | None]:
+        order = sorted(self.nodes)
+        key = group.key
+        if group.choice is Choice.LOWEST_HASH and key is not None:
+            order.sort(key=lambda name: election_order(key.name, name))
+        preferred = self.active.get(key) if key else None
+        chosen = self._first(group, group.members[0], [preferred]) if preferred in self.nodes else None
+        return [chosen or self._first(group, group.members[0], order)]
+
+    def _first(self, group: GatewayGroup, member: Member, order: Iterable[str | None]) -> Gateway | None:
         for name in order:
             node = self.nodes[name or ""]
             if member.nodes.matches(node.labels) and self._eligible(group, member, node):
