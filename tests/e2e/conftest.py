@@ -1,0 +1,42 @@
+"""One embedded cluster for all end-to-end tests, with a name of its own; each test gets a namespace in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from egresslab.environments.base import Silent
+from egresslab.environments.netns.environment import NetnsEnvironment
+from egresslab.lab import Lab
+
+NAME = "e2e"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs root; without it, it is skipped and says so."""
+    if os.geteuid():
+        for item in items:
+            if "tests/e2e" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and eBPF"))
+
+
+@pytest.fixture(scope="session")
+def environment() -> Iterator[NetnsEnvironment]:
+    """The lab `e2e`, up; taken down at the end whatever happened."""
+    environment = NetnsEnvironment(NAME)
+    try:
+        environment.create(Silent())
+        yield environment
+    finally:
+        environment.delete(Silent())
+
+
+@pytest.fixture
+def lab(environment: NetnsEnvironment) -> Iterator[Lab]:
+    """A hold on the cluster, in a fresh namespace; what the test makes is removed."""
+    with Lab.open("netns", environment.lab, chapter="e2e", timeout_s=20) as lab:
+        lab.namespace()
+        yield lab
+        lab.cleanup()
