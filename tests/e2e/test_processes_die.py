@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
@@ -93,8 +94,8 @@ def test_a_killed_agent_or_operator_is_started_again(lab: Lab, environment: Netn
 def _is(process: psutil.Process, module: str, environment: NetnsEnvironment) -> bool:
     """Whether a process of this lab's first worker or control plane runs the module."""
     paths = LabPaths(environment.lab)
-    inodes = {os.stat(paths.namespace_file(node)).st_ino for node in (ELSEWHERE, "lab-control-plane")}
+    inodes = {paths.namespace_file(node).stat().st_ino for node in (ELSEWHERE, "lab-control-plane")}
     try:
-        return module in process.cmdline() and os.stat(f"/proc/{process.pid}/ns/net").st_ino in inodes
+        return module in process.cmdline() and Path(f"/proc/{process.pid}/ns/net").stat().st_ino in inodes
     except (psutil.Error, OSError):
         return False
