@@ -17,6 +17,7 @@ from egresslab.errors import EnvironmentFailure, LabError
 
 KUBECONFIG_TIMEOUT_S = 30.0
 DOCTOR = "egresslab doctor"
+UP_ALREADY = "is up already"
 OUTSIDE_CLUSTER = "kubeconfig"
 """The environment's name for "whatever KUBECONFIG points at"."""
 
@@ -45,7 +46,7 @@ def attach(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachm
     for line in output.splitlines():
         say(line)
     path = _run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip()
-    return Attachment(environment, lab, Path(path), created="already" not in output)
+    return Attachment(environment, lab, Path(path), created=UP_ALREADY not in output)
 
 
 def command(verb: str, environment: str, lab: str) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from egresslab.api.resources import CONFIGMAPS, PODS, Object
+from egresslab.errors import LabError
 from egresslab.lab import waits
 from egresslab.lab.client import Client
 from egresslab.lab.display import Table
@@ -123,7 +124,9 @@ class Firewall:
             said = [line for line in fresh if line.startswith(IN_FORCE)]
             return said[-1] if said else waits.Pending(f"{LOG_COMMAND} says nothing new")
 
-        waits.wait_for("the firewall to take the list up", in_force, timeout_s=APPLY_TIMEOUT_S)
+        said = waits.wait_for("the firewall to take the list up", in_force, timeout_s=APPLY_TIMEOUT_S)
+        if said.startswith("rules unchanged"):
+            raise LabError(f"the firewall says: {said}", object=f"ConfigMap {NAMESPACE}/{NAME}")
 
     def _write(self, data: Mapping[str, str], run: str | None) -> None:
         """The ConfigMap with exactly these data and the run's label (None takes the label away)."""

@@ -186,4 +186,5 @@ def _line(x1: int, y1: int, x2: int, y2: int, colour: str, *, dashed: bool = Fal
 
 
 def _text(x: int, y: int, text: str, *, anchor: str = "start", size: int = 13, opacity: float = 1.0) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" fill-opacity="{opacity:g}">{escape(text)}</text>'
+    attributes = f'x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" fill-opacity="{opacity:g}"'
+    return f"<text {attributes}>{escape(text)}</text>"

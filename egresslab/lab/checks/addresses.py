@@ -36,6 +36,20 @@ def source_is_egress_ip(bench: Bench, pod: str | Sequence[str], policy: str, url
     return _compare(bench, _names(pod), url, lambda _: source, f"the egress IP of {policy} on {wish.gateway.name}")
 
 
+def source_is_address(bench: Bench, pod: str, address: str, url: str = OUTSIDE_URL) -> Finding:
+    """The pod leaves with this very address; leaving with its node's means that nothing has been done yet."""
+    wish = ipaddress.ip_address(address)
+    runs = bench.pod(pod)
+    own = next(node.address(wish.version) for node in bench.nodes if node.name == runs.node)
+    answer = bench.reach(pod, url)
+    outcome = Outcome.PASS if answer.address == wish else Outcome.FAIL
+    if outcome is Outcome.FAIL and answer.address == own:
+        outcome = Outcome.NOT_ATTEMPTED
+    return Finding(
+        outcome, str(wish), f"{answer} (pod on {runs.node})", probes.typed(pod, bench.current_namespace, url)
+    )
+
+
 def answers_in_a_row(bench: Bench, pod: str, policy: str, url: str = OUTSIDE_URL) -> Finding:
     """Ten requests one after another, each a connection of its own, all answered and all from the egress IP."""
     wish = wanted(bench, policy)
@@ -123,6 +137,16 @@ CHECKS = (
             "Compare the pod's labels and namespace with the selector, and the destination with destinationCIDRs.",
             "List the map on the gateway. Egress IP 0.0.0.0 in the pod's row: the gateway does not carry the address. "
             "No row at all: the selector does not match.",
+        ),
+    ),
+    Check(
+        "source-is-address",
+        "the outside sees the address that was asked for",
+        source_is_address,
+        (
+            "Start from the chapter's policy: other pods, another destination, another gateway.",
+            "A node can be selected by its name: the label kubernetes.io/hostname carries it.",
+            "In nodeSelector, matchLabels: kubernetes.io/hostname: NODE; and egressIP: an address that NODE carries.",
         ),
     ),
     Check(

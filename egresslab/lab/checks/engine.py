@@ -14,8 +14,12 @@ from egresslab.errors import EgresslabError
 from egresslab.lab.checks.model import Bench, Check, Finding, Outcome, Verdict
 
 INTERVAL_S = 0.25
-SETTLED = (Outcome.PASS, Outcome.NOT_ATTEMPTED, Outcome.NOT_APPLICABLE)
+SETTLED = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 """Outcomes that waiting does not change."""
+ATTEMPT_S = 3.0
+"""How long "not attempted" is given to become something else: what was applied a moment ago takes effect a moment
+later.
+"""
 
 
 def run(
@@ -41,7 +45,8 @@ def run(
             defect = "".join(traceback.format_exception_only(error)).strip()
             finding = Finding(Outcome.ERROR, check.title, f"the check itself failed: {defect}")
             return _verdict(check, finding, subject, now() - started)
-        if finding.outcome in SETTLED or now() - started >= check.within_s:
+        patience = min(ATTEMPT_S, check.within_s) if finding.outcome is Outcome.NOT_ATTEMPTED else check.within_s
+        if finding.outcome in SETTLED or now() - started >= patience:
             return _verdict(check, finding, subject, now() - started)
         sleep(INTERVAL_S)
 

@@ -20,6 +20,7 @@ from egresslab.lab.runner.job import Job, Step
 
 GRACE_S = 3.0
 """Between asking the family to end and killing it."""
+LOOK_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,11 @@ async def _end_family(process: asyncio.subprocess.Process) -> None:
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 signal_all(member)
-        # The first look happens at once, so that a family that is gone already costs nothing.
-        deadline = asyncio.get_running_loop().time() + GRACE_S
-        while any(_alive(member) for member in family) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.05)
-        family = [member for member in family if _alive(member)]
+        for _ in range(int(GRACE_S / LOOK_AGAIN_S)):
+            family = [member for member in family if _alive(member)]
+            if not family:
+                break
+            await asyncio.sleep(LOOK_AGAIN_S)
     await process.wait()
 
 

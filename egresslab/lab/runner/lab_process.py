@@ -26,7 +26,9 @@ async def up(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attac
         return Attachment(environment, lab, attachment.kubeconfig_of_variable(), created=False)
     lines = await _run(attachment.command("up", environment, lab), timeout_s, say)
     path = await _run(attachment.command("kubeconfig", environment, lab), timeout_s, lambda _: None)
-    return Attachment(environment, lab, Path(path[-1]), created=not any("already" in line for line in lines))
+    return Attachment(
+        environment, lab, Path(path[-1]), created=not any(attachment.UP_ALREADY in line for line in lines)
+    )
 
 
 async def down(environment: str, lab: str, *, say: Say) -> None:

@@ -93,6 +93,8 @@ async def run(suite: Suite, watcher: Watcher, runs: list[ChapterRun]) -> None:
     for chapter in suite.chapters:
         chapter.refuse_unknown(suite.parameters)
     able = [chapter for chapter in suite.chapters if not chapter.lacking(suite.environment)]
+    for page in suite.out.glob("*.html"):
+        page.unlink()
     for directory in ("executed", "log"):
         shutil.rmtree(suite.out / directory, ignore_errors=True)
         (suite.out / directory).mkdir(parents=True)
