@@ -147,3 +147,24 @@ async def create_pod(api: Api, pod: Object, source: random.Random) -> Object:
             reference = controller_of(existing)
             if reference is not None and reference["uid"] == metadata["ownerReferences"][0]["uid"]:
                 return existing
+
+
+async def delete_pod(api: Api, pod: Object) -> None:
+    """Delete `pod`, asking until the answer is known; one that is already gone is fine.
+
+    Raises `ApiError` when the server refuses.
+    """
+    metadata = pod["metadata"]
+    while True:
+        try:
+            await api.delete(PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
+        except Unreachable as error:
+            logger.info("pod %s/%s: fate unknown, asking again: %s", metadata["namespace"], metadata["name"], error)
+            await asyncio.sleep(RETRY_PAUSE_S)
+        except ApiError as error:
+            # 409: the name belongs to another pod by now.
+            if error.status not in (404, 409):
+                raise
+            return
+        else:
+            return
