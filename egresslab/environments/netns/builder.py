@@ -97,6 +97,9 @@ def build(order: dict[str, Any], step: Step) -> None:
 
 def _cable(fabric: IPRoute, bridge: int, link: dict[str, Any], namespace: str) -> None:
     """A veth from the fabric into a namespace; its fabric end is made a port of the bridge."""
+    # A crashed node's cable goes with its namespace, but the kernel takes its time over that.
+    for stale in fabric.link_lookup(ifname=link["port"]):
+        fabric.link("del", index=stale)
     descriptor = os.open(NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
         peer = {"ifname": link["name"], "net_ns_fd": descriptor, "mtu": link["mtu"], "address": link["mac"]}

@@ -16,7 +16,7 @@ from egresslab.environments.netns.kernel import mounts_below, unmount
 from egresslab.environments.netns.labrecord import LabRecord
 from egresslab.environments.netns.paths import NAMESPACES, LabPaths
 from egresslab.environments.netns.records import kill, open_process, read_records, start_time
-from egresslab.environments.netns.supervisor import ACTIVE, STANDBY
+from egresslab.environments.netns.supervisor import ACTIVE, STANDBY, STARTING
 from egresslab.errors import EnvironmentFailure
 
 DEADLINE_S = 15.0
@@ -64,7 +64,7 @@ def kill_members(namespaces: Iterable[str], deadline: float) -> None:
 
 def kill_recorded(paths: LabPaths, deadline: float) -> None:
     """Kill the supervisors, which can no longer start anything, and then every other recorded process."""
-    for wanted in ((ACTIVE, STANDBY), None):
+    for wanted in ((ACTIVE, STANDBY, STARTING), None):
         while True:
             records = [r for r in read_records(paths.processes) if wanted is None or r.name in wanted]
             descriptors = [descriptor for r in records if (descriptor := open_process(r)) is not None]

@@ -31,7 +31,7 @@ from egresslab.environments.netns.records import (
     write_record,
 )
 
-ACTIVE, STANDBY = "supervisor", "supervisor-standby"
+ACTIVE, STANDBY, STARTING = "supervisor", "supervisor-standby", "supervisor-starting"
 SETTLED_S = 5.0
 """A process that lived this long is started again at once; one that did not is waited for a little longer each time."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -48,7 +48,6 @@ class Child:
     started: float = 0.0
     pause: float = 0.0
     not_before: float = 0.0
-    starts: int = 0
 
 
 def say(text: str) -> None:
@@ -115,7 +114,7 @@ def spawn(paths: LabPaths, name: str, argv: list[str], restarts: int) -> int:
 
 
 def _log(paths: LabPaths, name: str) -> Path:
-    path = paths.log(ACTIVE if name == STANDBY else name)
+    path = paths.log(ACTIVE if name == STARTING else name)
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_LIMIT_BYTES:
             path.replace(path.with_suffix(".log.1"))
@@ -163,18 +162,19 @@ class Supervisor:
         if left > 0:
             return min(left, LOOK_AGAIN_S)
         record = read_record(self._paths.processes / f"{name}.json")
-        descriptor = open_process(record) if record and child.starts == 0 else None
+        descriptor = open_process(record) if record else None
         if record is not None and descriptor is not None:
             say(f"adopted {name} ({record.pid})")
             child.pid = record.pid
         else:
-            child.pid = spawn(self._paths, name, argv, record.restarts + 1 if record else 0)
+            # Whoever waits for the lock says so itself; until then the record is that of a beginner.
+            recorded = STARTING if name == STANDBY else name
+            child.pid = spawn(self._paths, recorded, argv, record.restarts + 1 if record else 0)
             try:
                 descriptor = os.pidfd_open(child.pid)
             except ProcessLookupError:
                 descriptor = None
             say(f"started {name} ({child.pid})")
-        child.starts += 1
         child.started = time.monotonic()
         if descriptor is None:
             self._ended(name, None)
@@ -213,9 +213,10 @@ def main() -> int:
         if slot is None or paths.stopping.exists():
             return 0
         record_self(paths, STANDBY)
+        (paths.processes / f"{STARTING}.json").unlink(missing_ok=True)
         lock(paths.root / "supervisor.lock", wait=True)
         record_self(paths, ACTIVE)
-        (paths.processes / f"{STANDBY}.json").unlink()
+        (paths.processes / f"{STANDBY}.json").unlink(missing_ok=True)
         os.close(slot)
     except FileNotFoundError:
         # The lab was removed under our feet.
