@@ -147,7 +147,7 @@ class Agent:
         self._datapath.cluster_cidrs.replace(inside)
 
     async def _follow_interfaces(self) -> None:
-        """Programs on new interfaces, slots with new indexes, a new annotation, whenever the kernel reports a change."""
+        """Programs on new interfaces, new indexes in slots, a new annotation, whenever the kernel reports a change."""
         while True:
             await self._watch.changed.wait()
             self._watch.changed.clear()
