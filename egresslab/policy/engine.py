@@ -39,6 +39,8 @@ from egresslab.policy.profiles import NOTHING, PolicyState, Profile, build_profi
 from egresslab.policy.registry import Registry
 from egresslab.policy.settings import DEFAULTS, Settings
 
+__all__ = ["Engine", "Settings"]
+
 NO_LABELS: Mapping[str, str] = {}
 
 
@@ -98,6 +100,10 @@ class Engine:
     def slots(self) -> dict[int, Slot]:
         """All slots by number."""
         return dict(self.registry.slots)
+
+    def profiles(self) -> Iterable[Profile]:
+        """The tables in use: one for each set of policies that some pod is selected by."""
+        return self._profiles.values()
 
     def problems(self) -> list[Problem]:
         """What is wrong, by policy and gateway, sorted; empty when everything does what it says."""

@@ -109,6 +109,11 @@ class Pods:
             elif held is not None:
                 yield held
 
+    def holder(self, address: Address) -> PodState | None:
+        """The pod that an address belongs to."""
+        held = self._claims.get(address)
+        return held[0] if isinstance(held, list) else held
+
     def owned(self, state: PodState) -> Iterator[Address]:
         """The pod's addresses, but for those that belong to another by now."""
         for address in addresses_of(state.pod):

@@ -1,0 +1,1 @@
+"""What will not work, or not as meant, found in manifests before they are applied."""
