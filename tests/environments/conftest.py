@@ -13,11 +13,13 @@ import yaml
 
 from egresslab.environments.definitions import definitions
 from egresslab.environments.netns import host
-from egresslab.environments.netns.demolition import demolish, members
+from egresslab.environments.netns.demolition import demolish, members, remove_namespace
+from egresslab.environments.netns.fabric import plan_fabric
 from egresslab.environments.netns.kernel import mounts_below
 from egresslab.environments.netns.labrecord import read_lab
 from egresslab.environments.netns.locks import locked
-from egresslab.environments.netns.paths import NAMESPACES, LabPaths
+from egresslab.environments.netns.network import build
+from egresslab.environments.netns.paths import FABRIC, NAMESPACES, OUTSIDE, LabPaths
 from egresslab.environments.netns.topology import Topology, parse_topology
 
 
@@ -69,3 +71,14 @@ def paths() -> Iterator[LabPaths]:
     with host.host_locked():
         host.sweep()
     assert leftovers(found) == []
+
+
+@pytest.fixture
+def fabric(paths: LabPaths, topology: Topology) -> Iterator[LabPaths]:
+    """The default network without any process."""
+    with host.host_locked():
+        host.prepare_namespaces_directory()
+    build(plan_fabric(topology, paths), topology.networks).wait()
+    yield paths
+    for member in (FABRIC, OUTSIDE, *(node.name for node in topology.nodes)):
+        remove_namespace(paths.namespace(member))

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from egresslab.environments.netns import host
 from egresslab.environments.netns.demolition import remove_namespace
 from egresslab.environments.netns.fabric import plan_fabric, port_name
 from egresslab.environments.netns.network import build, switch_ports
-from egresslab.environments.netns.paths import FABRIC, OUTSIDE, LabPaths
+from egresslab.environments.netns.paths import FABRIC, LabPaths
 from egresslab.environments.netns.topology import Topology
 from egresslab.errors import EnvironmentFailure
+from tests.environments.namespaces import inside
 
 pytestmark = pytest.mark.root
 
 HOME = Path("/proc/self/ns/net").stat().st_ino
-
-
-@pytest.fixture
-def fabric(paths: LabPaths, topology: Topology) -> Iterator[LabPaths]:
-    """The default network without any process."""
-    with host.host_locked():
-        host.prepare_namespaces_directory()
-    build(plan_fabric(topology, paths), topology.networks).wait()
-    yield paths
-    for member in (FABRIC, OUTSIDE, *(node.name for node in topology.nodes)):
-        remove_namespace(paths.namespace(member))
-
-
-def inside(paths: LabPaths, member: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a namespace of the lab."""
-    enter = ["nsenter", f"--net={paths.namespace_file(member)}", *command]
-    return subprocess.run(enter, capture_output=True, text=True, timeout=20)
 
 
 def pings(paths: LabPaths, member: str, target: str, *options: str) -> bool:

@@ -70,6 +70,18 @@ async def load_rules(rules: Rules) -> None:
         raise ClusterError(f"nft did not load the rules within {NFT_DEADLINE_S:g} s", object="firewall") from error
     if process.returncode != 0:
         raise ClusterError(f"nft refused the rules: {output.decode(errors='replace').strip()}", object="firewall")
+    if rules.nat:
+        await _own_addresses({str(rule.address) for rule in rules.nat})
+
+
+async def _own_addresses(addresses: set[str]) -> None:
+    """Give the NAT its addresses: answers to them are routed before they are translated back."""
+    from pyroute2 import AsyncIPRoute  # takes a while to import, and most labs have no NAT
+
+    async with AsyncIPRoute() as ip:
+        (loopback,) = await ip.link_lookup(ifname="lo")
+        for address in addresses:
+            await ip.addr("replace", index=loopback, address=address, prefixlen=32 if "." in address else 128)
 
 
 class Firewall:
