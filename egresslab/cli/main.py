@@ -39,7 +39,7 @@ app.add_typer(fault, name="fault")
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app()
+        app(prog_name="egresslab")
     except EgresslabError as error:
         print(f"egresslab: {error}", file=sys.stderr)
         sys.exit(1)

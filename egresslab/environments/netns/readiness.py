@@ -68,7 +68,7 @@ async def wait_for_api(api: Api, paths: LabPaths, deadline_s: float) -> None:
                 await asyncio.sleep(API_PAUSE_S)
     except TimeoutError as error:
         raise EnvironmentFailure(
-            f"no answer from the API server within {deadline_s:g} s ({last})\n"
+            f"no answer from the API server within {deadline_s:g} s ({last.__cause__ or last if last else 'no try'})\n"
             f"  last lines of its log:\n{tail(paths.log('control-plane'))}",
             object=f"lab {paths.lab}",
             fix=f"read {paths.log('control-plane')}, then `egresslab down --lab {paths.lab}` and up again",
