@@ -6,14 +6,14 @@ label, so that a runner can find them after the kernel that made them is dead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from egresslab.api.resources import NAMESPACES, NODES, Object, Resource
 from egresslab.lab.client import Client
 
 RUN_LABEL = "egresslab.dev/run"
-MADE_BY_LABEL = "egresslab.dev/made-by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +28,14 @@ class Owned:
         return f"{self.resource.kind.lower()}/{self.name}" + (f" in {self.namespace}" if self.namespace else "")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeLabel:
-    """A node's label as it was before a chapter set it; None if it was not there."""
-
-    node: str
-    key: str
-    before: str | None
-
-    def __str__(self) -> str:
-        return f"label {self.key} of node/{self.node}"
-
-
 @dataclass(slots=True)
 class Ledger:
     """The record of one chapter's run."""
 
     run: str
     objects: list[Owned] = field(default_factory=list)
-    labels: list[NodeLabel] = field(default_factory=list)
+    labels: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    """Of each node that was labelled, the labels as they were before; None for one that was not there."""
 
     def stamp(self, body: Object, resource: Resource) -> Object:
         """The object with the run's label, if it is of the kinds that outlive a namespace."""
@@ -60,17 +49,20 @@ class Ledger:
         if owned not in self.objects:
             self.objects.append(owned)
 
-    def note_label(self, label: NodeLabel) -> None:
-        """Remember what a label was before the chapter's first change."""
-        if not any((known.node, known.key) == (label.node, label.key) for known in self.labels):
-            self.labels.append(label)
+    def set_label(self, client: Client, node: str, key: str, value: str | None) -> None:
+        """Set a node's label, or remove it (None), and write down on the node itself what it was before."""
+        known = client.get(NODES, node)["metadata"].get("labels") or {}
+        before = self.labels.setdefault(node, {})
+        before.setdefault(key, known.get(key))
+        record = {record_name(self.run): json.dumps(before)}
+        client.merge(NODES, node, {"metadata": {"labels": {key: value}, "annotations": record}})
 
     def clear(self, client: Client) -> Iterator[str]:
         """Undo everything, last made first; yields what was undone. What is already gone is no error."""
         while self.labels:
-            label = self.labels.pop()
-            client.merge(NODES, label.node, {"metadata": {"labels": {label.key: label.before}}})
-            yield str(label)
+            node, before = self.labels.popitem()
+            restore_labels(client, node, self.run, before)
+            yield from (f"label {key} of node/{node}" for key in before)
         gone_with_namespace = {owned.name for owned in self.objects if owned.resource == NAMESPACES}
         while self.objects:
             owned = self.objects.pop()
@@ -78,3 +70,20 @@ class Ledger:
                 continue
             if client.delete(owned.resource, owned.name, owned.namespace):
                 yield str(owned)
+
+
+def record_name(run: str) -> str:
+    """The annotation in which a run records the labels of a node as they were before it."""
+    return f"egresslab.dev/labels-before-{run}"
+
+
+def recorded_labels(node: Object, run: str) -> dict[str, str | None]:
+    """What a run recorded on a node; empty if nothing."""
+    text = (node["metadata"].get("annotations") or {}).get(record_name(run), "{}")
+    recorded: dict[str, str | None] = json.loads(text)
+    return recorded
+
+
+def restore_labels(client: Client, node: str, run: str, before: Mapping[str, str | None]) -> None:
+    """Put a node's labels back, and remove the record."""
+    client.merge(NODES, node, {"metadata": {"labels": dict(before), "annotations": {record_name(run): None}}})

@@ -151,9 +151,7 @@ class Lab:
 
     def label_node(self, node: str, key: str, value: str | None) -> None:
         """Set a label of a node, or remove it (None); closing the lab puts the old one back."""
-        before = self.node(node).labels.get(key)
-        self._ledger.note_label(ownership.NodeLabel(node, key, before))
-        self._client.merge(NODES, node, {"metadata": {"labels": {key: value}}})
+        self._ledger.set_label(self._client, node, key, value)
         print(f"$ kubectl label node {node} {f'{key}={value} --overwrite' if value is not None else f'{key}-'}")
 
     def run_pod(

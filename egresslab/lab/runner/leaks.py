@@ -23,7 +23,7 @@ from egresslab.api.resources import (
 )
 from egresslab.lab import firewall as firewall_outside
 from egresslab.lab.client import Client
-from egresslab.lab.ownership import RUN_LABEL
+from egresslab.lab.ownership import RUN_LABEL, recorded_labels, restore_labels
 
 WATCHED = (
     NAMESPACES,
@@ -70,13 +70,17 @@ def snapshot(client: Client) -> Snapshot:
 
 
 def reap(client: Client, run: str) -> tuple[str, ...]:
-    """Delete whatever carries the run's label, without waiting; returns what was deleted."""
+    """Undo what the run recorded in the cluster, without waiting; returns what was undone."""
     reaped: list[str] = []
     for resource in WATCHED[1:] + WATCHED[:1]:
         for body in _list(client, resource, labelSelector=f"{RUN_LABEL}={run}"):
             name = body["metadata"]["name"]
             if body["metadata"].get("deletionTimestamp") is None and client.delete(resource, name):
                 reaped.append(f"{resource.kind} {name}")
+    for node in client.list(NODES):
+        if before := recorded_labels(node, run):
+            restore_labels(client, node["metadata"]["name"], run, before)
+            reaped += [f"label {key} of node {node['metadata']['name']}" for key in before]
     firewall = client.find(CONFIGMAPS, firewall_outside.NAME, firewall_outside.NAMESPACE)
     if firewall and (firewall["metadata"].get("labels") or {}).get(RUN_LABEL) == run:
         client.delete(CONFIGMAPS, firewall_outside.NAME, firewall_outside.NAMESPACE)
