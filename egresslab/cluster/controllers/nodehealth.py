@@ -49,8 +49,8 @@ def silent_conditions(node: Object, at: datetime) -> list[Object]:
 def taints_due(node: Object, *, evicting: bool, at: datetime) -> list[Object] | None:
     """All taints the node should have, in the order it has them, or None when they are right already.
 
-    Without `evicting` nothing gets NoExecute: when no node is healthy, it is more likely that the control plane has lost
-    its network than that all nodes are dead (Kubernetes "Nodes", "Rate limits on eviction").
+    Without `evicting` nothing gets NoExecute: when no node is healthy, it is more likely that the control plane has
+    lost its network than that all nodes are dead (Kubernetes "Nodes", "Rate limits on eviction").
     """
     known = (node.get("spec") or {}).get("taints") or []
     wanted = _wanted(node, evicting)

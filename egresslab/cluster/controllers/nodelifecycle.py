@@ -70,7 +70,8 @@ class NodeLifecycleController:
             self.queue.add_after(name, left_s)
         elif readiness(node) != "Unknown":
             node = await self._declare_silent(node)
-        evicting = any(readiness(other) == "True" for other in self._nodes)
+        others = [other for other in self._nodes if other["metadata"]["name"] != name]
+        evicting = any(readiness(other) == "True" for other in (node, *others))
         taints = taints_due(node, evicting=evicting, at=datetime.now(UTC))
         if taints is not None:
             guard = {"resourceVersion": node["metadata"]["resourceVersion"]}

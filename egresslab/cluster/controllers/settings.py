@@ -1,4 +1,4 @@
-"""How patient the controllers are; the defaults are Kubernetes' own, so that what a lab shows is what a cluster does."""
+"""How patient the controllers are; the defaults are Kubernetes' own, so that a lab shows what a cluster does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Durations in seconds.
+    """Durations are in seconds; `dns_address` and `apiserver_port` are what the cluster's own services point at.
 
     `node_grace_s`: a node without a heartbeat for so long is Unknown (kube-controller-manager's
     --node-monitor-grace-period). `orphan_quarantine_s`: a pod on a node that does not exist is left alone for so long,
@@ -17,6 +17,5 @@ class Settings:
 
     node_grace_s: float = 50.0
     orphan_quarantine_s: float = 40.0
-    services_domain: str = "cluster.local"
     dns_address: str = "10.96.0.10"
     apiserver_port: int = 6443
