@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from egresslab.api.resources import EVENTS, NAMESPACES, NODES, PODS, Object, Resource
+from egresslab.api.resources import NAMESPACES, NODES, PODS, Object, Resource
 from egresslab.errors import EgresslabError, LabError
 from egresslab.lab import attachment, entries, manifests, nodes, ownership, probes, terminal, waits
 from egresslab.lab.capture import Capture
@@ -29,6 +29,7 @@ from egresslab.lab.display import Table
 from egresslab.lab.entries import IPAddress
 from egresslab.lab.firewall import Firewall
 from egresslab.lab.nodes import Node, Pod
+from egresslab.lab.objects import Objects
 from egresslab.lab.probes import OUTSIDE_URL, Answer
 from egresslab.lab.progress import Progress
 from egresslab.lab.terminal import CommandResult
@@ -52,7 +53,7 @@ class Lab:
         self._timeout_s = timeout_s
         self._ledger = ownership.Ledger(run or os.environ.get(RUN_VARIABLE) or secrets.token_hex(3))
         self._files = tempfile.TemporaryDirectory(prefix="egresslab-")
-        self._namespace = "default"
+        self._objects = Objects(client, self._ledger)
         self._grader = Grader(self, chapter, mode, Progress.default() if mode is Mode.LEARN else None)
         self.firewall = Firewall(client, self._ledger.run)
         atexit.register(self.close)
@@ -67,11 +68,11 @@ class Lab:
         mode: str = Mode.LEARN,
         timeout_s: float = 60.0,
     ) -> Lab:
-        """Attach to a lab, bringing it up first if it is down; with `environment="kubeconfig"` to what KUBECONFIG
-        points at.
+        """Attach to a lab, and bring it up first if it is down.
 
-        `timeout_s` bounds the bring-up and every wait that names no time of its own; `mode` is `learn` (a failed
-        check teaches) or `solve` (it raises). Raises `LabError` or `EnvironmentFailure`.
+        With `environment="kubeconfig"` the cluster is the one that KUBECONFIG points at. `timeout_s` bounds the
+        bring-up and every wait that names no time of its own; `mode` is `learn` (a failed check teaches) or `solve`
+        (it raises). Raises `LabError` or `EnvironmentFailure`.
         """
         found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print)
         opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
@@ -103,16 +104,16 @@ class Lab:
     @property
     def current_namespace(self) -> str:
         """The namespace that pods and commands use when none is named."""
-        return self._namespace
+        return self._objects.namespace
 
     def objects(self, resource: Resource) -> list[Object]:
         """Objects of a kind: those of the current namespace, or all of a cluster-wide kind."""
-        return self._client.list(resource, self._namespace if resource.namespaced else None)
+        return self._client.list(resource, self._objects.namespace if resource.namespaced else None)
 
     def topology(self) -> Topology:
         """Nodes, this chapter's pods, and the outside, as a picture with a table."""
         known = self.nodes
-        drawn = Topology(known, [nodes.pod(body) for body in self._client.list(PODS, self._namespace)], ())
+        drawn = Topology(known, [nodes.pod(body) for body in self._client.list(PODS, self._objects.namespace)], ())
         outside = tuple(Place(name, address, network_of(address, drawn.networks)) for name, address in probes.SERVERS)
         return Topology(known, drawn.pods, outside)
 
@@ -123,31 +124,19 @@ class Lab:
         stem = self._chapter.lstrip("0123456789-") or "scratch"
         name = f"{stem[:40]}-{secrets.token_hex(2)}"
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        self._namespace = name
+        self._objects.namespace = name
         print(f"In a terminal, to follow along: kubectl config set-context --current --namespace={name}")
         return name
 
     def apply(self, manifest: manifests.Manifest) -> None:
-        """Apply a manifest (YAML text, dictionary, list of dictionaries, path) server-side; prints one line per
-        object as kubectl does.
+        """Apply a manifest (YAML text, dictionary, list of dictionaries, path) server-side, saying so as kubectl
+        does.
         """
-        for body in manifests.read(manifest):
-            resource, body = self._placed(body)
-            metadata = body["metadata"]
-            before = self._client.find(resource, metadata["name"], metadata.get("namespace"))
-            after = self._client.apply(resource, self._ledger.stamp(body, resource))
-            self._ledger.note(ownership.Owned(resource, metadata["name"], metadata.get("namespace")))
-            print(f"{_typed_name(resource, metadata['name'])} {_change(before, after)}")
+        self._objects.apply(manifest)
 
     def delete(self, manifest: manifests.Manifest, *, timeout_s: float | None = None) -> None:
         """Delete the objects of a manifest and wait until they are gone; what is not there is no error."""
-        for body in manifests.read(manifest):
-            resource, body = self._placed(body)
-            name, namespace = body["metadata"]["name"], body["metadata"].get("namespace")
-            shown = _typed_name(resource, name)
-            deleted = self._client.delete(resource, name, namespace)
-            self._wait_gone(resource, name, namespace, timeout_s)
-            print(f"{shown} {'deleted' if deleted else 'was not there'}")
+        self._objects.delete(manifest, timeout_s=self._patience(timeout_s))
 
     def label_node(self, node: str, key: str, value: str | None) -> None:
         """Set a label of a node, or remove it (None); closing the lab puts the old one back."""
@@ -169,43 +158,25 @@ class Lab:
 
         Raises `LabError` with the pod's state and its last events when it does not become Ready in time.
         """
-        place = namespace or self._namespace
-        self.apply(
-            manifests.pod(
-                name,
-                place,
-                image=image,
-                command=tuple(command) if command is not None else None,
-                labels=labels if labels is not None else {"app": name},
-                node=node,
-            )
+        return self._objects.run_pod(
+            name,
+            image,
+            command=command,
+            labels=labels if labels is not None else {"app": name},
+            node=node,
+            namespace=namespace,
+            timeout_s=self._patience(timeout_s),
         )
-        return self.wait_for(f"pod {name} to be Ready", lambda: self._ready_pod(name, place), timeout_s=timeout_s)
-
-    def _ready_pod(self, name: str, namespace: str) -> Pod | waits.Pending:
-        body = self._client.get(PODS, name, namespace)
-        if nodes.ready(body):
-            return nodes.pod(body)
-        events = self._client.list(EVENTS, namespace, fieldSelector=f"involvedObject.name={name}")
-        last = "; ".join(str(event.get("message")) for event in events[-2:])
-        return waits.Pending(f"{nodes.phase(body)}{f' ({last})' if last else ''}")
 
     def move_pod(self, pod: str, node: str, *, timeout_s: float | None = None) -> Pod:
-        """Delete a pod and run it again elsewhere with the same labels and containers: what rescheduling comes down
+        """Delete a pod, and run it again elsewhere with the same labels and command: what rescheduling comes down
         to.
         """
-        body = self._client.get(PODS, pod, self._namespace)
-        spec, metadata = body["spec"], body["metadata"]
-        image, command = spec["containers"][0]["image"], spec["containers"][0].get("command")
-        self._client.delete(PODS, pod, self._namespace, grace_s=1)
-        self._wait_gone(PODS, pod, self._namespace, timeout_s)
-        print(f"pod/{pod} deleted")
-        labels = metadata.get("labels") or {}
-        return self.run_pod(pod, image, node=node, labels=labels, command=command, timeout_s=timeout_s)
+        return self._objects.move_pod(pod, node, timeout_s=self._patience(timeout_s))
 
     def pod(self, name: str) -> Pod:
         """A pod of the current namespace."""
-        return nodes.pod(self._client.get(PODS, name, self._namespace))
+        return nodes.pod(self._client.get(PODS, name, self._objects.namespace))
 
     # Doing and seeing
 
@@ -231,7 +202,7 @@ class Lab:
         `kubectl`.
         """
         words = shlex.split(command) if isinstance(command, str) else list(command)
-        ended = self._client.exec(self._namespace, pod, words, timeout_s=timeout_s)
+        ended = self._client.exec(self._objects.namespace, pod, words, timeout_s=timeout_s)
         shown = CommandResult(f"kubectl exec {pod} -- {shlex.join(words)}", ended.stdout, ended.stderr, ended.exit_code)
         shown.echo()
         if check and ended.exit_code:
@@ -243,14 +214,14 @@ class Lab:
     def reach(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> Answer:
         """Ask the server at `url` through a pod which address it sees; having no answer is an answer too."""
         command = probes.command(url, PROBE_TIMEOUT_S, family)
-        ended = self._client.exec(self._namespace, pod, command, timeout_s=2 * PROBE_TIMEOUT_S)
+        ended = self._client.exec(self._objects.namespace, pod, command, timeout_s=2 * PROBE_TIMEOUT_S)
         return probes.read(url, ended)
 
     def observed_address(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> IPAddress:
         """The pod's source address as the server at `url` sees it; `LabError` if no address comes back."""
         answer = self.reach(pod, url, family=family)
         if answer.address is None:
-            raise LabError(answer.reason, object=probes.typed(pod, self._namespace, url))
+            raise LabError(answer.reason, object=probes.typed(pod, self._objects.namespace, url))
         return answer.address
 
     def map_entries(self, node: str | None = None) -> entries.Entries:
@@ -268,7 +239,7 @@ class Lab:
 
     def wait_for(self, what: str, predicate: Callable[[], T | waits.Pending], *, timeout_s: float | None = None) -> T:
         """Ask until the answer is true and return it; `LabError` with the last thing seen after the deadline."""
-        return waits.wait_for(what, predicate, timeout_s=self._timeout_s if timeout_s is None else timeout_s)
+        return waits.wait_for(what, predicate, timeout_s=self._patience(timeout_s))
 
     # Checks
 
@@ -297,8 +268,8 @@ class Lab:
         removed = ["the allow-list outside"] if self.firewall.restore() else []
         removed += self._ledger.clear(self._client)
         for owned in made:
-            self._wait_gone(owned.resource, owned.name, None, timeout_s)
-        self._namespace = "default"
+            self._objects.wait_gone(owned.resource, owned.name, None, timeout_s=self._patience(timeout_s))
+        self._objects.namespace = "default"
         print("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
 
     def close(self) -> None:
@@ -322,24 +293,14 @@ class Lab:
     ) -> None:
         self.close()
 
-    def _placed(self, body: Object) -> tuple[Resource, Object]:
-        resource = self._client.resource(body["apiVersion"], body["kind"])
-        if resource.namespaced and not body["metadata"].get("namespace"):
-            body = {**body, "metadata": {**body["metadata"], "namespace": self._namespace}}
-        return resource, body
-
-    def _wait_gone(self, resource: Resource, name: str, namespace: str | None, timeout_s: float | None) -> None:
-        def gone() -> bool | waits.Pending:
-            left = self._client.find(resource, name, namespace)
-            return True if left is None else waits.Pending(f"still there: {left.get('status') or 'no status'}")
-
-        self.wait_for(f"{resource.kind} {name} to be gone", gone, timeout_s=timeout_s)
+    def _patience(self, timeout_s: float | None) -> float:
+        return self._timeout_s if timeout_s is None else timeout_s
 
     def _kubeconfig(self) -> str:
         """KUBECONFIG for commands: a file with the namespace laid over the real one, which stays as it is."""
         original = yaml.safe_load(self._client.kubeconfig.read_text())
         contexts = {entry["name"]: entry["context"] for entry in original.get("contexts") or []}
-        context = {**contexts.get(original.get("current-context"), {}), "namespace": self._namespace}
+        context = {**contexts.get(original.get("current-context"), {}), "namespace": self._objects.namespace}
         overlay = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -349,15 +310,3 @@ class Lab:
         path = Path(self._files.name) / "chapter.kubeconfig"
         path.write_text(yaml.safe_dump(overlay))
         return f"{path}{os.pathsep}{self._client.kubeconfig}"
-
-
-def _typed_name(resource: Resource, name: str) -> str:
-    kind = resource.kind.lower()
-    return f"{kind}.{resource.group}/{name}" if resource.group else f"{kind}/{name}"
-
-
-def _change(before: Object | None, after: Object) -> str:
-    if before is None:
-        return "created"
-    same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
-    return "unchanged" if same else "configured"
