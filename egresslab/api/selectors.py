@@ -205,4 +205,5 @@ def _value(value: object, field: str) -> str:
         fix = "use at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"
         raise SelectorError("not a label value", field=field, value=value, fix=fix)
     written = str(value).lower() if isinstance(value, bool) else value
-    raise SelectorError("label values are strings", field=field, value=value, fix=f'put it in quotes: "{written}"')
+    fix = f'put it in quotes: "{written}"' if isinstance(value, bool | int | float) else "write a string"
+    raise SelectorError("label values are strings", field=field, value=value, fix=fix)

@@ -7,6 +7,7 @@ remembered in `leftovers`, for those who want to warn about misspelt fields.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
@@ -16,6 +17,9 @@ from egresslab.api.selectors import LabelSelector, SelectorError, parse_selector
 from egresslab.errors import PolicyError
 from egresslab.policy.model import Address, Cidr
 
+_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]*")
+MAX_NAME = 253
+_SHORT = reprlib.Repr()
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 E_ = TypeVar("E_", bound=StrEnum)
 
@@ -32,7 +36,7 @@ class Fields:
 
     def refusal(self, name: str, message: str, *, value: object = None, fix: str | None = None) -> PolicyError:
         """The error about one field, to be raised."""
-        return PolicyError(message, object=self.subject, field=self._at(name), value=value, fix=fix)
+        return PolicyError(message, object=self.subject, field=self._at(name), value=shown(value), fix=fix)
 
     def raw(self, name: str) -> Any:
         """The field as decoded; None when absent or null, which Kubernetes does not tell apart."""
@@ -49,7 +53,9 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, str):
-            raise self.refusal(name, "must be a string", value=value, fix=f'put it in quotes: "{value}"')
+            raise self.refusal(name, "must be a string", value=value, fix=in_quotes(value))
+        if not printable(value):
+            raise self.refusal(name, "has characters that are no text", value=value, fix="write plain text")
         return value
 
     def required_text(self, name: str, fix: str) -> str:
@@ -110,7 +116,7 @@ class Fields:
         """A list of strings that are not empty."""
         values = self.list(name)
         for index, value in enumerate(values):
-            if not isinstance(value, str) or not value:
+            if not isinstance(value, str) or not value or not printable(value):
                 raise self.refusal(f"{name}[{index}]", "must be a string", value=value, fix="put it in quotes")
         return tuple(values)
 
@@ -139,7 +145,7 @@ class Fields:
         except SelectorError as error:
             at = f"{name}.{error.field}" if error.field else name
             raise PolicyError(
-                error.message, object=self.subject, field=self._at(at), value=error.value, fix=error.fix
+                error.message, object=self.subject, field=self._at(at), value=shown(error.value), fix=error.fix
             ) from error
 
     def address(self, name: str) -> Address | None:
@@ -207,16 +213,37 @@ class Fields:
         raise self.refusal(name, "not a CIDR", value=value, fix="write a network like 10.0.0.0/8 or 2001:db8::/32")
 
 
+def shown(value: object) -> object:
+    """A value as an error may show it: short, whatever it is; YAML's aliases make small texts into huge objects."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return value if len(value) <= 100 else f"{value[:100]}…"
+    return _SHORT.repr(value)
+
+
+def in_quotes(value: object) -> str:
+    """The fix for a scalar that YAML read as something other than text."""
+    if isinstance(value, bool):
+        return f'put it in quotes: "{str(value).lower()}"'
+    return f'put it in quotes: "{value}"' if isinstance(value, int | float) else "write a string"
+
+
+def printable(text: str) -> bool:
+    """Whether text can be written out: YAML and JSON can spell half a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def open_object(obj: object, kind: str) -> tuple[Fields, Fields]:
     """The object and its metadata, once it is known to be an object with a name."""
     if not isinstance(obj, Mapping):
-        raise PolicyError("must be an object", object=kind, value=obj, fix="check the indentation of the document")
+        fix = "check the indentation of the document"
+        raise PolicyError("must be an object", object=kind, value=shown(obj), fix=fix)
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    if not isinstance(name, str) or not name:
-        raise PolicyError(
-            "must have a name", object=kind, field="metadata.name", value=name, fix="add metadata.name, a string"
-        )
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        message, fix = "must have a name", "write metadata.name: letters, digits, '-' and '.', a string"
+        raise PolicyError(message, object=kind, field="metadata.name", value=shown(name), fix=fix)
     fields = Fields(f"{kind}/{name}", "", obj)
     nested = fields.child("metadata")
     assert nested is not None  # it gave us the name

@@ -12,7 +12,7 @@ from typing import Any
 
 from egresslab.errors import PolicyError
 from egresslab.policy.dialects import cilium, deckhouse, egresslab
-from egresslab.policy.fields import Fields, open_object
+from egresslab.policy.fields import Fields, open_object, printable
 from egresslab.policy.inventory import INTERFACES_ANNOTATION, Interface, Kind, Namespace, Node, Pod, Ref, Value
 from egresslab.policy.model import Address, Dialect
 
@@ -180,6 +180,8 @@ def _interfaces(subject: str, annotations: Fields) -> tuple[Interface, ...] | No
 
 
 def _interface(name: str, fields: Fields) -> Interface:
+    if not name or not printable(name):
+        raise fields.refusal(name, "not the name of an interface", fix="write the kernel's name, e.g. eth0")
     item = fields.child(name)
     if item is None:
         return Interface(name)

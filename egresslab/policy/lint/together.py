@@ -108,7 +108,7 @@ def _destinations_outside(situation: Situation, index: int, policy: EgressPolicy
             f"{network} ({what})"
             for network, what in inside.items()
             if network.version == cidr.network.version
-            and network.overlaps(cidr.network)  # type: ignore[arg-type]
+            and network.overlaps(cidr.network)
             and not _excluded(policy, cidr.network, network)
         ]
         if met:
@@ -224,4 +224,4 @@ def _conflict(positions: dict[PolicyKey, int], winner: Row, loser: Row, report: 
 
 
 def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)  # type: ignore[arg-type]
+    return one.version == other.version and one.overlaps(other)
