@@ -54,9 +54,7 @@ class Chapter:
 
 
 def home() -> Path:
-    """Where the chapters are: beside the package in a checkout, inside it in a wheel; `LabError` if neither is
-    there.
-    """
+    """Where the chapters are: beside the package in a checkout, inside it in a wheel; else `LabError`."""
     for place in (PACKAGE.parent / "labs", PACKAGE / "chapters"):
         if any(place.glob("*.ipynb")):
             return place

@@ -1,5 +1,4 @@
-"""Commands in containers, over the API's exec (WebSocket, remotecommand protocol v4): run to the end, or start now
-and stop later.
+"""Commands in containers, over the API's exec (WebSocket, remotecommand protocol v4): run, or start and stop later.
 
 A running command is a socket that is read when somebody looks; no thread reads along.
 """

@@ -1,5 +1,4 @@
-"""The chapters' conventions that a machine can hold: one small rule each, and every breach with its cell and its
-remedy.
+"""The chapters' conventions that a machine can hold: a small rule for each, a cell and a remedy for each breach.
 
 Rules look at one notebook file; they never run it.
 """

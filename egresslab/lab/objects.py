@@ -1,6 +1,4 @@
-"""Making and unmaking objects on behalf of a chapter: everything made is written down, and said as kubectl would say
-it.
-"""
+"""Making and unmaking objects for a chapter: everything made is written down, and said as kubectl would say it."""
 
 from __future__ import annotations
 

@@ -129,9 +129,7 @@ class Lab:
         return name
 
     def apply(self, manifest: manifests.Manifest) -> None:
-        """Apply a manifest (YAML text, dictionary, list of dictionaries, path) server-side, saying so as kubectl
-        does.
-        """
+        """Apply a manifest (YAML text, dictionary, list of them, path) server-side, and say so as kubectl does."""
         self._objects.apply(manifest)
 
     def delete(self, manifest: manifests.Manifest, *, timeout_s: float | None = None) -> None:
@@ -169,9 +167,7 @@ class Lab:
         )
 
     def move_pod(self, pod: str, node: str, *, timeout_s: float | None = None) -> Pod:
-        """Delete a pod, and run it again elsewhere with the same labels and command: what rescheduling comes down
-        to.
-        """
+        """Delete a pod, and run it again elsewhere with the same labels and command, as rescheduling does."""
         return self._objects.move_pod(pod, node, timeout_s=self._patience(timeout_s))
 
     def pod(self, name: str) -> Pod:
@@ -198,9 +194,7 @@ class Lab:
     def exec(
         self, pod: str, command: str | Sequence[str], *, check: bool = True, timeout_s: float = 20.0
     ) -> CommandResult:
-        """Run a command in a pod of the current namespace, and print it as `kubectl exec` would; errors as for
-        `kubectl`.
-        """
+        """Run a command in a pod of the current namespace, as `kubectl exec` does; errors as for `kubectl`."""
         words = shlex.split(command) if isinstance(command, str) else list(command)
         ended = self._client.exec(self._objects.namespace, pod, words, timeout_s=timeout_s)
         shown = CommandResult(f"kubectl exec {pod} -- {shlex.join(words)}", ended.stdout, ended.stderr, ended.exit_code)

@@ -51,9 +51,7 @@ def kubectl_path() -> str:
 
 
 def kubectl(arguments: str | Sequence[str], *, kubeconfig: str, stdin: str | None, timeout_s: float) -> CommandResult:
-    """Run kubectl and wait; a non-zero exit is in the result, `LabError` is raised only when it has not ended in
-    time.
-    """
+    """Run kubectl and wait; its exit code is in the result, and `LabError` means that it has not ended in time."""
     words = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
     shown = f"kubectl {arguments}" if isinstance(arguments, str) else shlex.join(["kubectl", *words])
     environment = {**os.environ, "KUBECONFIG": kubeconfig}

@@ -13,9 +13,7 @@ from egresslab.lab.progress import Progress
 
 
 class Mode(StrEnum):
-    """`learn`: a check that does not pass teaches, and *Run All* goes on. `solve`: it raises, as continuous
-    integration wants it.
-    """
+    """`learn`: a check that does not pass teaches, and *Run All* goes on. `solve`: it raises, for CI."""
 
     LEARN = "learn"
     SOLVE = "solve"

@@ -19,9 +19,7 @@ Say = Callable[[str], None]
 
 
 async def up(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachment:
-    """Bring a lab up, or attach to one that is up, or to what KUBECONFIG names; raises `EnvironmentFailure` or
-    `LabError`.
-    """
+    """Bring a lab up, or attach to one that is; raises `EnvironmentFailure`, or `LabError` without a kubeconfig."""
     if environment == attachment.OUTSIDE_CLUSTER:
         return Attachment(environment, lab, attachment.kubeconfig_of_variable(), created=False)
     lines = await _run(attachment.command("up", environment, lab), timeout_s, say)

@@ -1,6 +1,4 @@
-"""A suite's results for machines: results.json with every check's evidence, and JUnit XML for continuous
-integration.
-"""
+"""A suite's results for machines: results.json with the evidence of every check, and JUnit XML."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from egresslab.lab.runner.suite import ChapterRun
 
 
 def write_json(path: Path, runs: Sequence[ChapterRun], *, environment: str, started: datetime) -> None:
-    """results.json: `{environment, started, chapters: [{id, title, result, reason, seconds, checks, fault, leaked,
-    …}]}`.
-    """
+    """results.json: `{environment, started, chapters: [{id, title, result, reason, seconds, checks, …}]}`."""
     content = {
         "environment": environment,
         "started": started.isoformat(timespec="seconds"),

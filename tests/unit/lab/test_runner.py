@@ -1,6 +1,4 @@
-"""The runner against real kernels: what it makes of notebooks that fail, hang, die or end early, and what it leaves
-running.
-"""
+"""The runner against real kernels: notebooks that fail, hang, die or end early, and what is left running."""
 
 from __future__ import annotations
 
