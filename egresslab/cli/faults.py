@@ -16,10 +16,16 @@ app = typer.Typer(help="Break a lab on purpose, and mend it.", no_args_is_help=T
 Node = Annotated[str, typer.Argument(metavar="NODE", help="A node of the lab.")]
 
 
+def _say_how_to_heal(what: str, node: str, lab: str) -> None:
+    option = "" if lab == DEFAULT_LAB else f" --lab {lab}"
+    typer.echo(f"{what}; mend it with: egresslab fault heal {node}{option}", err=True)
+
+
 @app.command()
 def crash(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) -> None:
     """Let a node die at once, with everything on it, as in a power cut."""
     open_environment(environment, lab).break_(Fault(FaultKind.CRASH, node))
+    _say_how_to_heal(f"{node} has crashed", node, lab)
 
 
 @app.command()
@@ -31,6 +37,7 @@ def cut(
 ) -> None:
     """Pull a node's cables; the node itself goes on."""
     open_environment(environment, lab).break_(Fault(FaultKind.CUT, node, network))
+    _say_how_to_heal(f"{node} is cut off {network or 'every network'}", node, lab)
 
 
 @app.command()

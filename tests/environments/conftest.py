@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture
 def content() -> dict[str, Any]:
     """The default topology, as decoded YAML that a test may change."""
-    return yaml.safe_load((definitions("netns") / "topology.yaml").read_text())
+    return default_content()
 
 
-@pytest.fixture
-def topology(content: dict[str, Any]) -> Topology:
+@pytest.fixture(scope="session")
+def topology() -> Topology:
     """The default topology."""
-    return parse_topology(content, "topology.yaml")
+    return parse_topology(default_content(), "topology.yaml")
+
+
+def default_content() -> dict[str, Any]:
+    """The default topology as decoded YAML."""
+    return yaml.safe_load((definitions("netns") / "topology.yaml").read_text())
 
 
 def leftovers(paths: LabPaths) -> list[str]:
@@ -59,26 +65,35 @@ def leftovers(paths: LabPaths) -> list[str]:
     return left
 
 
-@pytest.fixture
-def paths() -> Iterator[LabPaths]:
-    """A lab that does not exist yet; whatever a test leaves of it is removed, and is an error."""
+@contextmanager
+def own_lab() -> Iterator[LabPaths]:
+    """A lab that does not exist yet; whatever is left of it is removed, and is an error."""
     found = LabPaths(f"envt-{secrets.token_hex(3)}")
     yield found
-    if leftovers(found):
+    left = leftovers(found)
+    if left:
         with locked(found.root, 5, "a command at work"):
             demolish(found, read_lab(found))
             found.root.rmdir()
     with host.host_locked():
         host.sweep()
-    assert leftovers(found) == []
+    assert left == []
 
 
 @pytest.fixture
-def fabric(paths: LabPaths, topology: Topology) -> Iterator[LabPaths]:
+def paths() -> Iterator[LabPaths]:
+    """A lab of the test's own."""
+    with own_lab() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def fabric(topology: Topology) -> Iterator[LabPaths]:
     """The default network without any process."""
-    with host.host_locked():
-        host.prepare_namespaces_directory()
-    build(plan_fabric(topology, paths), topology.networks).wait()
-    yield paths
-    for member in (FABRIC, OUTSIDE, *(node.name for node in topology.nodes)):
-        remove_namespace(paths.namespace(member))
+    with own_lab() as paths:
+        with host.host_locked():
+            host.prepare_namespaces_directory()
+        build(plan_fabric(topology, paths), topology.networks).wait()
+        yield paths
+        for member in (FABRIC, OUTSIDE, *(node.name for node in topology.nodes)):
+            remove_namespace(paths.namespace(member))

@@ -62,7 +62,7 @@ def test_cutting_one_network_leaves_the_other(fabric: LabPaths) -> None:
     assert not pings(fabric, "lab-worker", "172.18.18.1")
     assert pings(fabric, "lab-worker", "192.168.60.1")
     switch_ports(fabric.namespace(FABRIC), [port_name("lab-worker", 1)], "up")
-    assert pings(fabric, "lab-worker", "172.18.18.1", "-i0.1", "-c20")
+    assert pings(fabric, "lab-worker", "172.18.18.1", "-i0.1", "-c5")
 
 
 def test_lost_node_gets_the_same_network_again(fabric: LabPaths, topology: Topology) -> None:

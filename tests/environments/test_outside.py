@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,9 +76,10 @@ class World:
             time.sleep(0.02)
 
 
-@pytest.fixture
-def world(fabric: LabPaths, topology: Topology, tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def running(fabric: LabPaths, topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The process in its namespace, without an API server."""
+    directory = tmp_path_factory.mktemp("outside")
     fabric.root.mkdir(parents=True)
     write_certificates(fabric, topology)
     servers = tuple(Server(name=s.name, addresses=s.addresses, names=s.names) for s in topology.outside.servers)
@@ -86,20 +88,25 @@ def world(fabric: LabPaths, topology: Topology, tmp_path: Path) -> Iterator[Worl
         "certificate": str(fabric.pki / "outside.crt"),
         "key": str(fabric.pki / "outside.key"),
         "servers": [server.model_dump(mode="json") for server in servers],
-        "firewall_log": str(tmp_path / "firewall.log"),
+        "firewall_log": str(directory / "firewall.log"),
     }
-    file = tmp_path / "outside.json"
+    file = directory / "outside.json"
     file.write_text(json.dumps(config))
     command = [sys.executable, "-m", "egresslab.cluster.outside", "--config", str(file)]
-    world = World(fabric, servers, tmp_path / "firewall.log", subprocess.Popen(command), command)
+    world = World(fabric, servers, directory / "firewall.log", subprocess.Popen(command), command)
     world.wait_until_serving()
     yield world
     world.process.terminate()
     assert world.process.wait(10) == 0
-    for entry in fabric.pki.iterdir():
-        entry.unlink()
-    fabric.pki.rmdir()
-    fabric.root.rmdir()
+    shutil.rmtree(fabric.root)
+
+
+@pytest.fixture
+def world(running: World) -> World:
+    """The running world with an open firewall and an empty log."""
+    running.load()
+    running.log.write_text("")
+    return running
 
 
 def test_answers_with_the_address_it_saw(world: World) -> None:

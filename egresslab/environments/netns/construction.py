@@ -7,7 +7,9 @@ by its record. The network is built in a child process while keys are made here.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from egresslab.errors import EnvironmentFailure
 
 SUPERVISOR_DEADLINE_S = 10.0
 PAUSE_S = 0.01
+KEPT_VARIABLES = ("LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "KUBEBUILDER_ASSETS")
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 def construct(paths: LabPaths, topology: Topology, *, bare: bool, lock: int, progress: Progress) -> LabRecord:
@@ -44,10 +48,11 @@ def construct(paths: LabPaths, topology: Topology, *, bare: bool, lock: int, pro
     builder = build(plan_fabric(topology, paths), topology.networks, lock)
     try:
         _write_files(paths, topology, port)
+        builder.wait()
     except BaseException:
+        # Whoever removes what is half made must not race with somebody who goes on making it.
         builder.abandon()
         raise
-    builder.wait()
     record = record.at(Stage.BUILT)
     write_lab(record)
     return record
@@ -82,6 +87,13 @@ def supervised(paths: LabPaths) -> bool:
     return any(record is not None and is_alive(record) for record in records)
 
 
+def process_environment() -> dict[str, str]:
+    """Environment variables of the lab's processes: what they need, and nothing of the shell that called us."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    path = [str(Path(sys.executable).parent), *os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH]
+    return {**kept, "HOME": "/root", "PATH": os.pathsep.join(dict.fromkeys(path))}
+
+
 def start_supervisor(paths: LabPaths) -> None:
     """Start the first supervisor, which starts everything else; returns when it is in charge."""
     with paths.log(ACTIVE).open("ab") as log:
@@ -92,6 +104,7 @@ def start_supervisor(paths: LabPaths) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
+            env=process_environment(),
         )
     deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
     while (record := read_record(paths.processes / f"{ACTIVE}.json")) is None or not is_alive(record):

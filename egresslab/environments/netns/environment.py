@@ -185,9 +185,8 @@ class NetnsEnvironment:
         try:
             yield
         except KeyboardInterrupt:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._remove()
+            with _uninterrupted():
+                self._remove()
             raise
 
     def _remove(self) -> None:
@@ -200,6 +199,19 @@ class NetnsEnvironment:
 def no_lab(lab: str) -> EnvironmentFailure:
     """The error for a lab that is not there."""
     return EnvironmentFailure("is not up", object=f"lab {lab}", fix=f"egresslab up --lab {lab}")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C does nothing meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Clock:
