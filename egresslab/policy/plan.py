@@ -17,6 +17,10 @@ from egresslab.policy.rows import ListedRow, listing
 from egresslab.policy.settings import DEFAULTS, Settings
 
 
+Key = tuple[str, Network]
+"""Source and destination: the policy may spell a destination in several ways."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """One entry that stays and changes."""
@@ -60,19 +64,19 @@ def plan(before: Iterable[Value], after: Iterable[Value], settings: Settings = D
     result = Plan()
     for key in sorted(old.rows.keys() | new.rows.keys(), key=_listed):
         was, becomes = old.rows.get(key), new.rows.get(key)
-        if was == becomes:
-            continue
         if was is None and becomes is not None:
             result.added.append(becomes)
         elif was is not None and becomes is None:
             result.removed.append(was)
-        elif was is not None and becomes is not None:
+        elif was is not None and becomes is not None and was != becomes:
             result.moved.append(Moved(was, becomes))
-        address, destination = key
-        if address in old.pods and address in new.pods:
-            from_address, to_address = old.source(*key), new.source(*key)
-            if from_address != to_address:
-                result.pods.append(Readdressed(new.pods[address], address, destination, from_address, to_address))
+        else:
+            continue
+        address, network = key
+        from_address, to_address = old.source(address, network), new.source(address, network)
+        if address in old.pods and address in new.pods and from_address != to_address:
+            pod = new.pods[address]
+            result.pods.append(Readdressed(pod, address, str(network), from_address, to_address))
     result.new_problems = sorted(new.problems - old.problems)
     result.solved_problems = sorted(old.problems - new.problems)
     return result
@@ -82,10 +86,10 @@ class _State:
     def __init__(self, values: Iterable[Value], settings: Settings) -> None:
         engine = Engine(settings)
         engine.apply_all(Upsert(value) for value in values)
-        self.rows = {(row.source, row.destination): row for row in listing(engine.entries(), engine.slots(), None)}
-        self._by_source: dict[str, dict[Network, ListedRow]] = {}
-        for row in self.rows.values():
-            self._by_source.setdefault(row.source, {})[ip_network(row.destination, strict=False)] = row
+        self.rows: dict[Key, ListedRow] = {
+            (row.source, ip_network(row.destination, strict=False)): row
+            for row in listing(engine.entries(), engine.slots(), None)
+        }
         self.pods = {
             str(address): str(state.pod)
             for state in engine.pods.by_uid.values()
@@ -93,19 +97,18 @@ class _State:
         }
         self.problems = set(engine.problems())
 
-    def source(self, address: str, destination: str) -> str | None:
+    def source(self, address: str, network: Network) -> str | None:
         """Where packets come from, by the entry for the destination or the next wider one."""
-        network = ip_network(destination, strict=False)
-        by_network = self._by_source.get(address, {})
         for length in range(network.prefixlen, -1, -1):
-            row = by_network.get(network.supernet(new_prefix=length))
+            row = self.rows.get((address, network.supernet(new_prefix=length)))
             if row is not None:
                 return _source(row)
         return None
 
 
-def _listed(key: tuple[str, str]) -> tuple[bool, str, str]:
-    return ":" in key[0], *key
+def _listed(key: Key) -> tuple[int, str, int, int]:
+    address, network = key
+    return network.version, address, int(network.network_address), network.prefixlen
 
 
 def _source(row: ListedRow) -> str | None:

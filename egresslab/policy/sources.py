@@ -48,7 +48,7 @@ def resolve(source: Source, node: Node, families: Families | None) -> Resolved:
             message=f"{answer.message}; the interfaces of node {node.name} are unknown (no annotation)",
         )
     if answer.reason is not None:
-        return answer._replace(message=f"{answer.message} on node {node.name}")
+        return answer._replace(message=f"{answer.message} (node {node.name})")
     return answer
 
 
