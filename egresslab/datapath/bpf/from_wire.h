@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Ingress of an outward interface: replies of translated flows return to their pods. Whatever has no translation is the
+ * node's own and passes untouched, also when it is addressed to an egress address that the node's kernel owns.
+ */
+#pragma once
+
+#include "gateway.h"
+
+/* The key of the reply half; false for what cannot belong to one. */
+static __always_inline bool identify_reply(struct __sk_buff *skb, int family, struct subject *subject)
+{
+	struct packet *packet = &subject->packet;
+
+	if (parse_network(skb, family, packet) || parse_transport(skb, family, packet))
+		return false;
+	if (packet->part == FRAGMENT_LATER && !fragment_ports(family, packet))
+		return false;
+	if (packet->transport == TRANSPORT_ICMP_OTHER || packet->transport == TRANSPORT_ECHO)
+		return false;
+	if (packet->transport != TRANSPORT_ERROR) {
+		key_of_receiver(&subject->key, packet, REPLIES);
+		return true;
+	}
+	if (packet->part != FRAGMENT_NONE || parse_quoted(skb, family, packet, &subject->quoted))
+		return false;
+	subject->key.local = subject->quoted.source;
+	subject->key.remote = subject->quoted.destination;
+	subject->key.local_port = subject->quoted.source_port;
+	subject->key.remote_port = subject->quoted.destination_port;
+	subject->key.protocol = subject->quoted.protocol;
+	subject->key.direction = REPLIES;
+	return true;
+}
+
+static __always_inline long restore(struct __sk_buff *skb, int family, const struct subject *subject,
+				    const struct address *address, __be16 port, __u8 hop)
+{
+	if (subject->packet.transport == TRANSPORT_ERROR)
+		return rewrite_error(skb, family, &subject->packet, &subject->quoted, false, address, port, hop);
+	return rewrite(skb, family, &subject->packet, false, address, port, hop);
+}
+
+/* Too large for the tunnel: tell the sender, in the name of the address that it wrote to. */
+static __always_inline int answer_sender(struct __sk_buff *skb, int family, const struct config *config,
+					 struct subject *subject)
+{
+	count(skb, FROM_WIRE, TOO_BIG);
+	if (!may_be_answered(&subject->packet))
+		return DROP;
+	answer_kind(family, TOO_BIG, config->overlay_mtu, &subject->answer);
+	subject->answer.source = subject->packet.destination;
+	if (!make_answer(skb, family, subject))
+		return DROP;
+	skb->mark = MARK_TRANSLATED;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
+{
+	const struct config *config = config_get();
+	const struct endpoint *endpoint;
+	struct subject *subject = subject_begin();
+	struct packet *packet;
+	struct address pod;
+	struct flow *flow;
+	__be16 port;
+
+	if (!config || !subject || !identify_reply(skb, family, subject))
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	packet = &subject->packet;
+	flow = flow_find(family, &subject->key);
+	if (!flow || (flow->kind != FLOW_REPLY && flow->kind != FLOW_NODE))
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	pod = flow->address;
+	port = flow->port;
+	if (packet->transport != TRANSPORT_ERROR)
+		flow_touch(flow, packet->tcp_flags);
+	if (packet->part == FRAGMENT_FIRST)
+		fragment_remember(packet);
+	if (flow->kind == FLOW_NODE) {
+		if (port != subject->key.local_port && restore(skb, family, subject, &pod, port, 0))
+			return drop(skb, config, packet, FROM_WIRE, REWRITE_FAILED, flow->slot);
+		return pass(skb, FROM_WIRE, RESERVED);
+	}
+
+	/* A translation of ours: it reaches its pod or is dropped. */
+	subject->slot = flow->slot;
+	subject->node = flow->node;
+	if (packet->tcp_flags & (TCP_FIN | TCP_RST))
+		report_close(skb, family, config, FROM_WIRE, subject, flow);
+	if (packet->hop_limit <= 1)
+		return drop(skb, config, packet, FROM_WIRE, HOP_LIMIT, subject->slot);
+	endpoint = subject->node ? NULL : endpoint_of(&pod);
+	if (!subject->node && (!endpoint || !endpoint->ifindex))
+		return drop(skb, config, packet, FROM_WIRE, UNKNOWN_ENDPOINT, subject->slot);
+	if (subject->node && !config->overlay_ifindex)
+		return drop(skb, config, packet, FROM_WIRE, NO_OVERLAY, subject->slot);
+	if (subject->node && config->overlay_mtu && (family == AF_INET6 || !packet->may_fragment) &&
+	    largest_packet(skb, packet) > config->overlay_mtu)
+		return answer_sender(skb, family, config, subject);
+	if (restore(skb, family, subject, &pod, port, 1))
+		return drop(skb, config, packet, FROM_WIRE, REWRITE_FAILED, subject->slot);
+	if (endpoint) {
+		count(skb, FROM_WIRE, DELIVERED);
+		return send_to_pod(skb, endpoint);
+	}
+	if (config->overlay_mtu && clamp_mss(skb, family, packet, config->overlay_mtu))
+		return drop(skb, config, packet, FROM_WIRE, REWRITE_FAILED, subject->slot);
+	count(skb, FROM_WIRE, RETURNED);
+	return send_to_node(skb, config, subject->node);
+}
+
+SEC("tc")
+int from_wire(struct __sk_buff *skb)
+{
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return from_wire_family(skb, AF_INET);
+	case bpf_htons(ETH_P_IPV6):
+		return from_wire_family(skb, AF_INET6);
+	default:
+		return PASS;
+	}
+}
