@@ -85,6 +85,7 @@ async def serve_gate(socket: Path, on_add: Handler, on_del: Handler) -> AsyncIte
         yield
     finally:
         await runner.cleanup()
+        socket.unlink(missing_ok=True)
 
 
 def install_plugin(directory: Path, socket: Path) -> None:
