@@ -18,6 +18,7 @@ from pyroute2 import AsyncIPRoute
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
 from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
 from egresslab.agent.links import PodLinks, Wires
+from egresslab.agent.peers import Peers, serve_peers
 from egresslab.agent.programmer import SLOTS, Programmer
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
@@ -79,6 +80,7 @@ class Agent:
         self._interfaces: tuple[NodeInterface, ...] = ()
         self._watch = InterfaceWatch()
         self._publish = asyncio.Event()
+        self._peers = Peers()
 
     async def run(self) -> None:
         """Bring the node's datapath to what the cluster asks for and keep it there."""
@@ -92,7 +94,11 @@ class Agent:
             group.create_task(self._follow_interfaces())
             group.create_task(self._publish_interfaces())
             group.create_task(self._expire_flows())
-            async with serve_gate(self._config.socket, self._admit, self._dismiss):
+            async with (
+                self._peers,
+                serve_peers(self._own_address(), self._links.wait_learnt),
+                serve_gate(self._config.socket, self._admit, self._dismiss),
+            ):
                 install_plugin(self._config.plugin_dir, self._config.socket)
                 self._config.ready_file.touch()
                 logger.info("node %s is ready", self._config.node)
@@ -181,7 +187,12 @@ class Agent:
             self._datapath.nat.expire()
 
     async def _admit(self, sandbox: Sandbox) -> None:
+        """A pod may run once its link carries our program and its gateways know it too."""
         await self._links.wait_ready(sandbox.uid, GATE_PATIENCE_S)
+        slots = self._view.engine.slots()
+        chosen = {slots[entry.slot] for entry in self._view.engine.entries_of(sandbox.uid)}
+        remote = {slot.gateway_ip for slot in chosen if slot.gateway not in (None, self._config.node)}
+        await self._peers.wait_programmed(sandbox.uid, (address for address in remote if address is not None))
 
     async def _dismiss(self, sandbox: Sandbox) -> None:
         self._links.wake.set()

@@ -45,6 +45,8 @@ class PodLinks:
         """Who has an address now: a pod that takes over an address may be learnt before its last owner is forgotten."""
         self._programmed: set[int] = set()
         self._done: dict[str, asyncio.Event] = {}
+        self._learnt: dict[str, asyncio.Event] = {}
+        """Who is waited for by other nodes' agents."""
 
     def learn(self, pod: Pod, node_address: IPv4Address | None) -> None:
         """A pod appeared or changed; `node_address` is the tunnel endpoint of its node."""
@@ -54,6 +56,8 @@ class PodLinks:
             return
         self._addresses[pod.uid] = pod.addresses
         self._owner.update(dict.fromkeys(pod.addresses, pod.uid))
+        if pod.uid in self._learnt:
+            self._learnt[pod.uid].set()
         if pod.node == self._node:
             self._local[pod.uid] = pod
             self.wake.set()
@@ -81,6 +85,19 @@ class PodLinks:
         except TimeoutError as error:
             seen = "its link was not found" if uid in self._local else "the API has not told its addresses"
             raise DatapathError(f"not ready within {timeout_s:g} s: {seen}", object=f"Pod/{uid}") from error
+
+    async def wait_learnt(self, uid: str, timeout_s: float) -> bool:
+        """Whether the pod is known with its addresses, and so its entries in the kernel, within `timeout_s` seconds."""
+        arrived = self._learnt.setdefault(uid, asyncio.Event())
+        if uid in self._addresses:
+            arrived.set()
+        try:
+            await asyncio.wait_for(arrived.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._learnt.pop(uid, None)
+        return True
 
     async def run(self) -> None:
         """Program links as pods and links come and go, until cancelled."""

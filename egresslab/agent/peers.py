@@ -1,0 +1,70 @@
+"""Agents asking each other: does your kernel hold this pod's entries yet?
+
+A pod's first packet needs entries on its own node and on its gateway. The agent of the pod's node asks the gateway's
+before it opens the gate. Nothing but a yes or no travels, and forwarding never waits for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+from typing import Self
+
+import aiohttp
+from aiohttp import web
+
+logger = logging.getLogger(__name__)
+
+PORT = 9879
+PATIENCE_S = 2.0
+"""How long a gateway may take. One that is silent for so long is dead or cut off: it forwards nothing in any case, and
+a pod that waited for it would never start."""
+
+Holds = Callable[[str, float], Awaitable[bool]]
+"""Whether the entries of the pod with that UID are in this node's kernel within so many seconds."""
+
+
+@asynccontextmanager
+async def serve_peers(address: IPv4Address, holds: Holds) -> AsyncIterator[None]:
+    """Answer `GET /pods/UID` on the node's address: 204 once the kernel holds the pod's entries, else 404."""
+
+    async def answer(request: web.Request) -> web.Response:
+        held = await holds(request.match_info["uid"], PATIENCE_S)
+        return web.Response(status=204 if held else 404)
+
+    application = web.Application()
+    application.router.add_get("/pods/{uid}", answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, str(address), PORT, reuse_address=True).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+class Peers:
+    """The agents of other nodes, asked over connections that are kept while the context is open."""
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=2 * PATIENCE_S, connect=PATIENCE_S)
+        self._session = aiohttp.ClientSession(timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def wait_programmed(self, uid: str, gateways: Iterable[IPv4Address]) -> None:
+        """Return when every gateway holds the pod's entries, or could not be asked."""
+        await asyncio.gather(*(self._ask(uid, gateway) for gateway in gateways))
+
+    async def _ask(self, uid: str, gateway: IPv4Address) -> None:
+        try:
+            async with self._session.get(f"http://{gateway}:{PORT}/pods/{uid}") as answer:
+                if answer.status != 204:
+                    logger.warning("gateway %s does not hold the entries of pod %s yet", gateway, uid)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            logger.warning("gateway %s could not be asked about pod %s: %r", gateway, uid, error)
