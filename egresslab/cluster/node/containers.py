@@ -23,6 +23,9 @@ RECORD, STATUS, LOG, TERMINATION, SOCKET = "record.json", "status.json", "log", 
 MESSAGE_LIMIT = 4096
 START_ERROR = 128
 LOST = 137
+RUN_VARIABLE = "EGRESSLAB_RUN"
+"""Names a run's directory in bubblewrap's own environment, so that one without a record can be found and ended."""
+
 LAUNCHER = "bwrap: "
 """How bubblewrap begins what it says itself."""
 

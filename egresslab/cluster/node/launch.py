@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egresslab.cluster.node import kernel
-from egresslab.cluster.node.containers import LAUNCHER, LOG, SOCKET, STATUS, Container, Record
+from egresslab.cluster.node.containers import LAUNCHER, LOG, RUN_VARIABLE, SOCKET, STATUS, Container, Record
 from egresslab.cluster.node.images import Image, find_program
 from egresslab.cluster.node.kernel import NamespaceKind
 from egresslab.cluster.node.processes import Identity, identify, readable
@@ -54,10 +54,6 @@ class LaunchPlan:
     stdin_once: bool = False
     tty: bool = False
     fallback_to_logs: bool = False
-
-
-RUN_VARIABLE = "EGRESSLAB_RUN"
-"""Names a run's directory in bubblewrap's own environment, so that one without a record can be found and ended."""
 
 
 def _start_process(
@@ -148,6 +144,9 @@ async def launch(directory: Path, plan: LaunchPlan) -> Container:
         except TimeoutError as error:
             container.destroy()
             raise ClusterError(f"the root was not ready within {ROOT_READY_S:g} s", object=plan.name) from error
+        except asyncio.CancelledError:
+            container.destroy()
+            raise
     container.find_init()
     return container
 

@@ -146,10 +146,10 @@ class Volumes:
         return result
 
     def _path(self, volume: Object) -> Path:
-        return self._folder / volume["name"]
+        return self._folder / str(volume["name"])
 
     def _host(self, volume: Object) -> Path:
-        return safe_path(self._root, volume["hostPath"]["path"])
+        return safe_path(self._root, str(volume["hostPath"]["path"]))
 
     def _make(self, path: Path, mode: int) -> None:
         if not path.exists():
