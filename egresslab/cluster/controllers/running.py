@@ -12,8 +12,8 @@ import yaml
 
 from egresslab.api.connection import ApiError, Unreachable, connect
 from egresslab.api.resources import PODS, Object
-from egresslab.cluster.controllers.bootstrap import Bootstrap
 from egresslab.cluster.controllers.caches import Caches, Index
+from egresslab.cluster.controllers.clusterdns import ClusterDns
 from egresslab.cluster.controllers.daemonset import DaemonSetController
 from egresslab.cluster.controllers.deployment import DeploymentController
 from egresslab.cluster.controllers.endpoints import EndpointsController
@@ -74,7 +74,7 @@ async def _work(kubeconfig: Path, ca: str, settings: Settings) -> None:
         }
         collector = GarbageCollector(api, caches)
         queues: list[WorkQueue[Any]] = [
-            Bootstrap(api, caches, settings).queue,
+            ClusterDns(api, caches, settings).queue,
             NamespaceController(api, caches, ca).queue,
             Scheduler(api, caches, events[NAME]).queue,
             ReplicaSetController(api, caches, owned, events["replicaset-controller"]).queue,

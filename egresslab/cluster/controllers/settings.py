@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Durations are in seconds; `dns_address` and `apiserver_port` are what the cluster's own services point at.
+    """Durations are in seconds; `dns_address` is where every node answers DNS.
 
     `node_grace_s`: a node without a heartbeat for so long is Unknown (kube-controller-manager's
     --node-monitor-grace-period). `orphan_quarantine_s`: a pod on a node that does not exist is left alone for so long,
@@ -18,4 +18,3 @@ class Settings:
     node_grace_s: float = 50.0
     orphan_quarantine_s: float = 40.0
     dns_address: str = "10.96.0.10"
-    apiserver_port: int = 6443
