@@ -19,7 +19,7 @@ import socket
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -181,8 +181,8 @@ class Rig:
         datapath.configure(node.config())
         datapath.cluster_cidrs.replace(INSIDE)
         await node.attachments.attach_overlay(node.overlay)
-        for link in node.links.values():
-            await node.attachments.attach_wire(link)
+        for index in node.links.values():
+            await node.attachments.attach_wire(index)
         await self.add_pod(name, name)
 
     async def add_pod(self, node_name: str, name: str) -> Pod:
@@ -203,7 +203,10 @@ class Rig:
             ifindex,
             (await inner.link("get", index=eth0))[0].get("address"),
         )
-        own = (IPv4Address(f"10.244.{node.number}.1"), IPv6Address(f"fd00:10:244:{node.number}::1"))
+        own: tuple[IPAddress, ...] = (
+            IPv4Address(f"10.244.{node.number}.1"),
+            IPv6Address(f"fd00:10:244:{node.number}::1"),
+        )
         for address in own:
             await node.netlink.addr("replace", index=ifindex, address=str(address), prefixlen=address.max_prefixlen)
         await node.netlink.link("set", index=ifindex, state="up")
@@ -235,9 +238,17 @@ class Rig:
         await node.attachments.attach_pod(ifindex)
         return pod
 
+    def reset(self) -> None:
+        """Forget policies, slots and flows on every node; pods stay ready."""
+        for node in self.nodes.values():
+            node.datapath.policy.replace([])
+            node.datapath.slots.replace({})
+            node.datapath.nat.delete([flow.key for flow in node.datapath.nat.items()])
+            node.datapath.configure(node.config())
+
     def select(self, pod: Pod, *destinations: str, gateway: str, slot: int = 1, **sources: Any) -> None:
-        """Point a pod's traffic at a gateway on every node. `sources`: `source_v4`, `source_v6`, `ifindex` of the slot; the
-        gateway's public addresses by default."""
+        """Point a pod's traffic at a gateway on every node. `sources`: `source_v4`, `source_v6`, `ifindex` of the slot;
+        by default the gateway's public addresses and interface."""
         target = self.nodes[gateway]
         values = {
             "source_v4": target.public_v4,
@@ -281,7 +292,7 @@ class Rig:
         self, namespace: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0
     ) -> socket.socket:
         """A non-blocking socket that lives in a namespace."""
-        made = netns.create_socket(namespace, family, kind, proto)
+        made: socket.socket = netns.create_socket(namespace, family, kind, proto)
         made.setblocking(False)
         return made
 
