@@ -1,4 +1,4 @@
-"""The `kube-dns` service, which every cluster has and which here has no pods: each node answers on its address itself."""
+"""The `kube-dns` service, which every cluster has; here without pods, since each node answers on its address itself."""
 
 from __future__ import annotations
 
