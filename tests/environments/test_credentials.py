@@ -88,7 +88,7 @@ def test_secrets_are_readable_by_their_owner_only(lab: LabPaths, topology: Topol
 def test_tokens_are_distinct_and_in_the_format_of_kube_apiserver(lab: LabPaths, topology: Topology) -> None:
     write_tokens(lab.tokens, Identities.new(node.name for node in topology.nodes))
     rows = list(csv.reader(lab.tokens.read_text().splitlines()))
-    assert len({row[0] for row in rows}) == len(rows) == len(topology.nodes) + 3
+    assert len({row[0] for row in rows}) == len(rows) == len(topology.nodes) + 4
     assert ["kubernetes-admin", "system:masters"] in [[row[1], row[3]] for row in rows]
     assert ["system:node:lab-worker", "system:nodes"] in [[row[1], row[3]] for row in rows]
 

@@ -38,6 +38,7 @@ def write_configs(paths: LabPaths, topology: Topology, identities: Identities, a
     write_kubeconfig(paths.kubeconfig, paths.lab, f"https://127.0.0.1:{api_port}", authority, identities.administrator)
     inside = inside_server(topology)
     write_kubeconfig(paths.root / "outside.kubeconfig", paths.lab, inside, authority, identities.outside)
+    write_kubeconfig(paths.root / "controllers.kubeconfig", paths.lab, inside, authority, identities.controllers)
     _write(paths.root / "control-plane.json", _control_plane(paths, topology, identities, api_port))
     _write(paths.root / "outside.json", _outside(paths, topology))
     python = [sys.executable, "-m"]
@@ -61,7 +62,23 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _control_plane(paths: LabPaths, topology: Topology, identities: Identities, api_port: int) -> dict[str, Any]:
-    return {}
+    node = topology.control_plane
+    return {
+        "lab": paths.lab,
+        "state": str(paths.root / "state.sqlite"),
+        "host_bind": f"127.0.0.1:{api_port}",
+        "netns": paths.namespace(node.name),
+        "node_bind": f"{topology.internal_addresses(node)[0]}:{API_PORT_INSIDE}",
+        "tls": {
+            "cert": str(paths.pki / "apiserver.crt"),
+            "key": str(paths.pki / "apiserver.key"),
+            "ca": str(paths.pki / "ca.crt"),
+        },
+        "tokens": str(paths.tokens),
+        "kubelet_token": identities.api_server.token,
+        "service_cidr": str(topology.services.ipv4),
+        "kubeconfig": str(paths.root / "controllers.kubeconfig"),
+    }
 
 
 def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Node) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Identities:
 
     administrator: Identity
     api_server: Identity
+    controllers: Identity
     outside: Identity
     nodes: dict[str, Identity]
 
@@ -52,13 +53,14 @@ class Identities:
         return cls(
             Identity.new("kubernetes-admin", "system:masters"),
             Identity.new("system:apiserver", "system:masters"),
+            Identity.new("system:kube-controller-manager", "system:masters"),
             Identity.new("egresslab:outside"),
             {node: Identity.new(f"system:node:{node}", "system:nodes") for node in nodes},
         )
 
     def everybody(self) -> tuple[Identity, ...]:
         """All of them."""
-        return (self.administrator, self.api_server, self.outside, *self.nodes.values())
+        return (self.administrator, self.api_server, self.controllers, self.outside, *self.nodes.values())
 
 
 def write_tokens(path: Path, identities: Identities) -> None:
