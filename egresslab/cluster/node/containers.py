@@ -1,7 +1,7 @@
 """One run of a container: a bubblewrap process that outlives the kubelet, the record of it, and how it ended.
 
 bubblewrap's monitor writes the exit code into a file when the program ends, so nothing of ours has to be there. The
-record names the monitor and the first process inside by PID and start time; killing the latter ends all processes inside.
+record names the monitor and the first process inside by PID and start time; killing the latter ends all inside.
 """
 
 from __future__ import annotations

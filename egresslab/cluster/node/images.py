@@ -30,9 +30,10 @@ class Base(StrEnum):
 class ImageEntry(BaseModel):
     """One row of the table.
 
-    `programs` and `optional` map a program's name to the Debian package that brings it; those in `optional` are left out
-    where they are not installed. `paths` are folders of the machine shown read-only, `files` maps a path to its content.
-    `python` shows the Python environment that the node itself runs in; `commands` become executables in /opt/bin.
+    `programs` and `optional` map a program's name to the Debian package that brings it; those in `optional` are left
+    out where they are not installed. `paths` are folders of the machine shown read-only, `files` maps a path to its
+    content. `python` shows the Python environment that the node itself runs in; `commands` become executables in
+    /opt/bin.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,7 +122,8 @@ class Images:
         return sorted(self._entries)
 
     def resolve(self, reference: str) -> Image:
-        """The image for a container's `image`; raises `UnknownImage` with what to do, `ClusterError` for a bad table."""
+        """The image for a container's `image`; raises `UnknownImage` with what to do, `ClusterError` for a bad
+        table."""
         self._refresh()
         entry = self._entries.get(repository(reference))
         if entry is None:

@@ -1,8 +1,8 @@
 """Keeps a container's standard input or terminal open, whoever comes and goes: run as a script, standard library only.
 
-Only containers that ask for `stdin` or `tty` have one. It holds the terminal's master (whose output it appends to the log)
-or the writing end of the input pipe, and takes frames from a unix socket: one letter, four bytes of length, payload.
-`i` is input, `r` is a new size ("ROWS COLUMNS"), `e` is the end of input.
+Only containers that ask for `stdin` or `tty` have one. It holds the terminal's master (whose output it appends to the
+log) or the writing end of the input pipe, and takes frames from a unix socket: one letter, four bytes of length,
+payload. `i` is input, `r` is a new size ("ROWS COLUMNS"), `e` is the end of input.
 
 Arguments: descriptor of the listening socket, descriptor of the terminal or pipe, path of the log or "-".
 """

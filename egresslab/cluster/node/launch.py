@@ -136,7 +136,7 @@ async def launch(directory: Path, plan: LaunchPlan) -> Container:
         keeper = None if kept is None else _start_keeper(directory, kept, plan.tty)
         container = Container(directory, _record(plan, monitor, keeper, started_ns))
         container.save()
-        # bubblewrap reads the marker's content up to its end, then closes its side: the root is complete (or it failed).
+        # bubblewrap reads the marker's content to its end and closes its side: the root is complete (or it failed).
         gate_inside.close()
         gate.shutdown(socket.SHUT_WR)
         try:

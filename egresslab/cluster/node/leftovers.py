@@ -1,7 +1,7 @@
 """Removing what pods leave behind, by record and without a kubelet: after a crash, and when a lab is taken down.
 
-Processes are found by their records, by the mark that every run carries in its environment, and by membership in a pod's
-network namespace; nothing is ever found by a name pattern.
+Processes are found by their records, by the mark that every run carries in its environment, and by membership in a
+pod's network namespace; nothing is ever found by a name pattern.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Network plug-ins of type `socket`: others on the node that have their part in a pod's network before it runs.
 
-Each file in the node's /etc/cni/net.d names a unix socket. The plug-in is asked once a pod's addresses are published, and
-the pod's containers wait for its consent; it is told again when the pod has gone.
+Each file in the node's /etc/cni/net.d names a unix socket. The plug-in is asked once a pod's addresses are published,
+and the pod's containers wait for its consent; it is told again when the pod has gone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One pod from its binding to its end: sandbox, containers, status, and its removal from the node and from the API.
 
-A worker is cancelled when the kubelet ends, and then leaves everything as it is; it goes through with a removal only when
-the API server wants the pod gone or no longer knows it.
+A worker is cancelled when the kubelet ends, and then leaves everything as it is; it goes through with a removal only
+when the API server wants the pod gone or no longer knows it.
 """
 
 from __future__ import annotations

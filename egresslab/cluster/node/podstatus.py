@@ -1,6 +1,7 @@
 """A pod's status, computed from its spec and the states of its containers. Pure: no clock, no kernel, no API.
 
-Words and rules are those of Kubernetes' kubelet, so that `kubectl get` and `kubectl describe` read as they do elsewhere.
+Words and rules are those of Kubernetes' kubelet, so that `kubectl get` and `kubectl describe` read as they do
+elsewhere.
 """
 
 from __future__ import annotations

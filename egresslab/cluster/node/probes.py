@@ -1,7 +1,7 @@
 """Probes and lifecycle hooks: the small actions that a pod asks its kubelet to perform.
 
-An action is an exec in the container, an HTTP request, a TCP connection or a pause; each has a time limit and says in words
-why it failed.
+An action is an exec in the container, an HTTP request, a TCP connection or a pause; each has a time limit and says in
+words why it failed.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class Verdict:
 async def probe(spec: Object, target: Target, hear: Callable[[Verdict], None]) -> None:
     """Probe for ever and tell every outcome.
 
-    Thresholds and periods are those of the probe's spec (core/v1 Probe); the first attempt comes after the initial delay.
+    Thresholds and periods are those of the probe's spec (core/v1 Probe); the first attempt comes after its initial
+    delay.
     """
     await asyncio.sleep(float(spec.get("initialDelaySeconds") or 0))
     timeout_s = float(spec.get("timeoutSeconds") or 1)

@@ -1,4 +1,4 @@
-"""The node process: enters the node's network namespace, lays the node's network, then lets everything run side by side.
+"""The node process: enters the node's network namespace, lays its network, then lets everything run side by side.
 
 When it is told to stop, or dies, containers go on.
 """
@@ -42,7 +42,9 @@ COMPONENT = "kubelet"
 @asynccontextmanager
 async def connected(config: ApiConfig) -> AsyncIterator[Api]:
     """The API server with the node's own token."""
-    configuration = kube.Configuration(host=config.url, ssl_ca_cert=str(config.ca))
+    # Looking for proxies and .netrc would take a thread, and a process that forks has none.
+    session = {"trust_env": False}
+    configuration = kube.Configuration(host=config.url, ssl_ca_cert=str(config.ca), client_session_kwargs=session)
     configuration.api_key["BearerToken"] = f"Bearer {config.token}"
     client = kube.ApiClient(configuration)
     try:
@@ -78,7 +80,7 @@ def _node_listener(config: NodeConfig, peers: PeerRoutes, registration: Registra
 
 
 async def run(config: NodeConfig) -> None:
-    """Everything a node does, until SIGTERM or SIGINT; a task that fails brings the process down, to be started again."""
+    """Everything a node does, until SIGTERM or SIGINT; a task that fails ends the process, which is started again."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -120,7 +120,7 @@ class Rootfs:
             yield ["--perms", "0755", "--dir", directory]
         yield ["--perms", "1777", "--tmpfs", "/tmp"]
         yield ["--perms", "0755", "--tmpfs", "/run"]
-        yield ["--symlink", "/run", "/var/run"]
+        yield ["--symlink", "../run", "/var/run"]
         yield ["--perms", "1777", "--dir", "/var/tmp"]
         if image.entry.base is Base.HOST:
             yield ["--ro-bind", "/usr", "/usr"]

@@ -165,7 +165,7 @@ class ContainerRunner:
         return sorted(int(entry.name) for entry in self._runs.iterdir()) if self._runs.is_dir() else []
 
     async def take_over(self) -> None:
-        """Before `run`: find the latest run of an earlier kubelet, running or ended; older ones give the state before."""
+        """Before `run`: find the latest run of an earlier kubelet; older ones give the state before."""
         numbers = self._numbers()
         for number in numbers:
             container = Container.load(self._runs / str(number))
@@ -340,7 +340,7 @@ class ContainerRunner:
                 decided.set_result(verdict.success)
 
         probing = asyncio.create_task(probe(spec, target, hear), name=f"{kind.value} probe of {self.name}")
-        probing.add_done_callback(lambda done: decided.done() or done.cancelled() or _pass_on(done, decided))
+        probing.add_done_callback(lambda done: _pass_on(done, decided))
         try:
             success = await decided
         finally:
@@ -407,7 +407,8 @@ class ContainerRunner:
 
 def _pass_on(failed: asyncio.Task[None], to: asyncio.Future[bool]) -> None:
     """A probe has no end: when it has one, that is a defect, which whoever waits for the verdict has to see."""
-    to.set_exception(failed.exception() or RuntimeError("a probe came to an end"))
+    if not failed.cancelled() and not to.done():
+        to.set_exception(failed.exception() or RuntimeError("a probe came to an end"))
 
 
 def _duration(seconds: float) -> str:

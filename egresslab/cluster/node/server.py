@@ -70,19 +70,21 @@ class KubeletServer:
 
     def application(self) -> web.Application:
         """All routes, behind the token."""
-        application = web.Application(middlewares=[web.middleware(self._authenticate)])
+
+        @web.middleware
+        async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+            given = request.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self._config.kubelet.token}".encode()):
+                raise web.HTTPUnauthorized(text="Unauthorized")
+            return await handler(request)
+
+        application = web.Application(middlewares=[authenticate])
         application.router.add_get("/healthz", self._healthz)
         for method in ("GET", "POST"):
             application.router.add_route(method, "/exec/{namespace}/{pod}/{container}", self._exec)
             application.router.add_route(method, "/attach/{namespace}/{pod}/{container}", self._attach)
         application.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         return application
-
-    async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._config.kubelet.token}".encode()):
-            raise web.HTTPUnauthorized(text="Unauthorized")
-        return await handler(request)
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok")

@@ -1,7 +1,7 @@
 """Kubernetes' remote command protocol over a WebSocket: v5.channel.k8s.io and v4.channel.k8s.io.
 
-The first byte of a message is its channel. Version 5 adds a signal by which the client closes a channel, which is how the
-end of standard input arrives; in version 4 it does not.
+The first byte of a message is its channel. Version 5 adds a signal by which the client closes a channel, which is how
+the end of standard input arrives; in version 4 it does not.
 """
 
 from __future__ import annotations
