@@ -87,7 +87,13 @@ class PodWorker:
                 self.runners[item["name"]].spec_changed.set()
         if pod["metadata"].get("deletionTimestamp"):
             self._leaving.set()
-        if self._published is not None and _ready(pod.get("status") or {}) != _ready(self._published):
+        known = self._published
+        if (
+            known is not None
+            and not self._publishing.locked()
+            and _ready(known)
+            and not _ready(pod.get("status") or {})
+        ):
             # The node was taken for dead meanwhile, and the pod with it.
             self._overruled = True
             self.changed()

@@ -141,6 +141,7 @@ class Rootfs:
         yield from _alias_or_bind("/lib", "/lib32", "/lib64")
         yield ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
         for path in image.entry.paths:
+            yield from _folders(str(path))
             yield ["--ro-bind-try", str(path), str(path)]
 
     def _environment(self, image: Image) -> Iterator[list[str]]:
@@ -153,17 +154,20 @@ class Rootfs:
                     yield ["--ro-bind", str(folder), str(folder)]
         for target, content in image.entry.files.items():
             source = self._file(image.id, PurePosixPath(target), content)
+            yield from _folders(str(target))
             yield ["--ro-bind", str(source), str(target)]
         for name, command in image.entry.commands.items():
             words = " ".join(_quote(word) for word in command)
             executable = PurePosixPath("/opt/bin", name)
             source = self._file(image.id, executable, f'#!/bin/sh\nexec {words} "$@"\n', mode=0o755)
+            yield from _folders(str(executable))
             yield ["--ro-bind", str(source), str(executable)]
 
     def _etc(self, pod_files: Mapping[str, Path]) -> Iterator[list[str]]:
         for target in ACCOUNTS:
             yield ["--ro-bind", str(self._files / "accounts" / target.lstrip("/")), target]
         if self._ca_bundle:
+            yield from _folders(CERTIFICATES)
             yield ["--ro-bind", str(self._ca_bundle), CERTIFICATES]
             yield ["--symlink", "certs/ca-certificates.crt", "/etc/ssl/cert.pem"]
         for target, source in pod_files.items():
@@ -225,4 +229,12 @@ def _mounts(mounts: Sequence[Mount]) -> Iterator[list[str]]:
             verb = "--ro-bind"
         else:
             verb = "--dev-bind" if mount.devices else "--bind"
+        yield from _folders(mount.target)
         yield [verb, str(mount.source), mount.target]
+
+
+def _folders(target: str) -> Iterator[list[str]]:
+    """The folders above a mount, open to every user: those that bubblewrap makes by itself are root's alone."""
+    for folder in reversed(PurePosixPath(target).parents):
+        if folder != PurePosixPath("/"):
+            yield ["--perms", "0755", "--dir", str(folder)]

@@ -259,6 +259,8 @@ class ContainerRunner:
         """Until the run ends, by itself or because it is not well."""
         self.container = container
         alive = fresh or container.is_running()
+        if fresh:
+            self._forget_end()
         self.state.run = container.record
         ended = asyncio.create_task(container.wait(), name=f"end of {self.name}")
         tasks: list[asyncio.Task[Exit] | asyncio.Task[None]] = [ended]
@@ -371,8 +373,8 @@ class ContainerRunner:
         assert run is not None
         self._exits = 1 if exit.finished_ns - run.started_ns > STEADY_S * 1e9 else self._exits + 1
         delay_s = delay_before_restart(self._exits)
-        self._forget_end()
         if delay_s:
+            self._forget_end()
             metadata = self._view.pod["metadata"]
             pod = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
             text = f"Back-off restarting failed container {self.name} in pod {pod}"
