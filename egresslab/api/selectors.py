@@ -22,7 +22,10 @@ _EQUAL_TERM = re.compile(r"(?P<key>[^\s!=]+)\s*(?P<operator>==|=|!=)\s*(?P<value
 
 
 class SelectorError(EgresslabError):
-    """Not a label selector; `field` is the path inside the selector."""
+    """Not a label selector; `field` is the path inside the selector, None for the whole. There is always a fix."""
+
+    def __init__(self, message: str, *, fix: str, field: str | None = None, value: object = None) -> None:
+        super().__init__(message, field=field, value=value, fix=fix)
 
 
 class Operator(StrEnum):
@@ -101,7 +104,9 @@ def parse_selector(value: object) -> LabelSelector:
     ]
     expressions = value.get("matchExpressions")
     if expressions is not None and not isinstance(expressions, list):
-        raise SelectorError("must be a list", field="matchExpressions", value=expressions)
+        raise SelectorError(
+            "must be a list", field="matchExpressions", value=expressions, fix="start each item with '- key: …'"
+        )
     for index, expression in enumerate(expressions or ()):
         requirements.append(_expression(expression, f"matchExpressions[{index}]"))
     return _ordered(requirements)
@@ -151,7 +156,9 @@ def _terms(text: str) -> list[str]:
 
 def _expression(expression: object, field: str) -> Requirement:
     if not isinstance(expression, Mapping):
-        raise SelectorError("must be an object with key, operator and values", field=field, value=expression)
+        raise SelectorError(
+            "must be an object", field=field, value=expression, fix="write key, operator and, with In and NotIn, values"
+        )
     for name in expression:
         if name not in ("key", "operator", "values"):
             raise SelectorError("unknown field", field=f"{field}.{name}", fix="use key, operator and values")
@@ -167,7 +174,7 @@ def _expression(expression: object, field: str) -> Requirement:
         ) from None
     raw = expression.get("values")
     if raw is not None and not isinstance(raw, list):
-        raise SelectorError("must be a list of strings", field=f"{field}.values", value=raw)
+        raise SelectorError("must be a list of strings", field=f"{field}.values", value=raw, fix="write [a, b]")
     values = frozenset(_value(item, f"{field}.values[{index}]") for index, item in enumerate(raw or ()))
     takes_values = operator in (Operator.IN, Operator.NOT_IN)
     if takes_values and not values:
@@ -183,7 +190,9 @@ def _mapping(value: object, field: str) -> Mapping[Any, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SelectorError("must be an object of label names and values", field=field, value=value)
+        raise SelectorError(
+            "must be an object of label names and values", field=field, value=value, fix="write {name: value}"
+        )
     return value
 
 

@@ -19,7 +19,10 @@ from egresslab.policy.model import Address, Cidr
 
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]*")
 MAX_NAME = 253
+SHOWN = 100
+"""Characters of a value that an error repeats."""
 _SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 E_ = TypeVar("E_", bound=StrEnum)
 
@@ -34,7 +37,7 @@ class Fields:
         self._value = value
         self._read: set[str] = set()
 
-    def refusal(self, name: str, message: str, *, value: object = None, fix: str | None = None) -> PolicyError:
+    def refusal(self, name: str, message: str, *, fix: str, value: object = None) -> PolicyError:
         """The error about one field, to be raised."""
         return PolicyError(message, object=self.subject, field=self._at(name), value=shown(value), fix=fix)
 
@@ -126,7 +129,7 @@ class Fields:
         if value is None:
             return {}
         if not isinstance(value, Mapping):
-            raise self.refusal(name, "must be an object of names and values", value=value)
+            raise self.refusal(name, "must be an object of names and values", value=value, fix="write {name: value}")
         for key, text in value.items():
             if not isinstance(key, str) or not isinstance(text, str):
                 written = str(text).lower() if isinstance(text, bool) else text
@@ -217,9 +220,8 @@ def shown(value: object) -> object:
     """A value as an error may show it: short, whatever it is; YAML's aliases make small texts into huge objects."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, str):
-        return value if len(value) <= 100 else f"{value[:100]}…"
-    return _SHORT.repr(value)
+    text = value if isinstance(value, str) else _SHORT.repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def in_quotes(value: object) -> str:

@@ -87,17 +87,23 @@ class Interface:
     default_route_v4: bool = False
     default_route_v6: bool = False
 
+    _ips: tuple[Address, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # An interface's `.ip` builds an object at each call, and a gateway may carry many addresses.
+        object.__setattr__(self, "_ips", tuple(address.ip for address in self.addresses))
+
     def first_v4(self) -> IPv4Address | None:
         """The primary IPv4 address."""
-        return next((a.ip for a in self.addresses if isinstance(a, IPv4Interface)), None)
+        return next((ip for ip in self._ips if isinstance(ip, IPv4Address)), None)
 
     def first_v6(self) -> IPv6Address | None:
         """The primary IPv6 address; a link-local one is no source for anything beyond the link."""
-        return next((a.ip for a in self.addresses if isinstance(a, IPv6Interface) and not a.ip.is_link_local), None)
+        return next((ip for ip in self._ips if isinstance(ip, IPv6Address) and not ip.is_link_local), None)
 
     def carries(self, address: Address) -> bool:
         """Whether the address is on this interface."""
-        return any(a.ip == address for a in self.addresses)
+        return address in self._ips
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,8 @@ def _interfaces(subject: str, annotations: Fields) -> tuple[Interface, ...] | No
             INTERFACES_ANNOTATION, f"not JSON: {error}", fix='write {"eth0": {"addresses": [...]}}'
         ) from error
     if not isinstance(decoded, dict):
-        raise annotations.refusal(INTERFACES_ANNOTATION, "must be an object of interfaces", value=decoded)
+        fix = 'write {"eth0": {"addresses": [...]}}'
+        raise annotations.refusal(INTERFACES_ANNOTATION, "must be an object of interfaces", value=decoded, fix=fix)
     fields = Fields(subject, f"metadata.annotations.{INTERFACES_ANNOTATION}", decoded)
     return tuple(_interface(name, fields) for name in decoded)
 

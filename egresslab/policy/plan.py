@@ -16,7 +16,6 @@ from egresslab.policy.model import Network
 from egresslab.policy.rows import ListedRow, listing
 from egresslab.policy.settings import DEFAULTS, Settings
 
-
 Key = tuple[str, Network]
 """Source and destination: the policy may spell a destination in several ways."""
 
