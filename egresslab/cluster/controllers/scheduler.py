@@ -145,7 +145,6 @@ class Scheduler:
             "status": "False",
             "reason": "Unschedulable",
             "message": message,
-            "lastProbeTime": None,
             "lastTransitionTime": known["lastTransitionTime"] if known and known.get("status") == "False" else now(),
         }
         body: Object = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [state]}}
