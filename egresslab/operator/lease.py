@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
+from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
@@ -34,11 +35,14 @@ class PatientLeaseLock(LeaseLock):  # type: ignore[misc]  # the client is untype
             return False, ApiException(status=0, reason=repr(error))
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        """As the base; a connection error counts as failed."""
+        """Anew, because the base of release 37.0 asks for `pretty=True`, which its own validation refuses."""
+        body = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         try:
-            return bool(await super().create(name, namespace, election_record))
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            await self.api_instance.create_namespaced_lease(namespace, body)
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            logger.warning("cannot create the lease: %r", error)
             return False
+        return True
 
     async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
         """As the base; a connection error counts as failed."""
