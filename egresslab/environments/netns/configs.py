@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from egresslab.environments.definitions import definitions
 from egresslab.environments.netns.credentials import Identities, write_kubeconfig
@@ -125,7 +126,14 @@ def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Nod
         },
         "images": str(definitions("netns") / "images.yaml"),
         "ca_bundle": authority,
+        "environment": _api_variables(inside_server(topology)),
     }
+
+
+def _api_variables(url: str) -> dict[str, str]:
+    """What a kubelet tells containers of the API server (Kubernetes, "Accessing the API from a Pod")."""
+    parts = urlsplit(url)
+    return {"KUBERNETES_SERVICE_HOST": str(parts.hostname), "KUBERNETES_SERVICE_PORT": str(parts.port)}
 
 
 def _texts(values: Iterable[object]) -> list[str]:
