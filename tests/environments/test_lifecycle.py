@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,12 +152,18 @@ def test_cut_network_is_cut_and_plugged_in_again(lab: LabPaths) -> None:
     assert run(lab, "fault", "list", "-o", "json").stdout.strip() == "[]"
 
 
-def test_firewall_outside_follows_its_configmap(lab: LabPaths) -> None:
+def test_firewall_outside_follows_its_configmap(lab: LabPaths, tmp_path: Path) -> None:
     def curl(node: str) -> int:
         return inside(lab, node, "curl", "-sm2", "http://192.168.60.13/").returncode
 
-    create = ("kubectl", "-n", "outside", "create", "configmap", "firewall")
-    answer = run(lab, *create, "--from-literal=allow=192.168.60.11", "--from-literal=servers=external")
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "firewall", "namespace": "outside"},
+        "data": {"allow": "192.168.60.11", "servers": "external"},
+    }
+    (tmp_path / "firewall.json").write_text(json.dumps(manifest))
+    answer = run(lab, "kubectl", "apply", "-f", str(tmp_path / "firewall.json"))
     assert answer.returncode == 0, answer.stderr
     eventually(lambda: curl("lab-worker2") == 7, "the firewall to refuse a stranger")
     assert curl("lab-worker") == 0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from egresslab.api.resources import NODES, Object, Resource
-from egresslab.environments.netns.manifests import Applier, read_manifests
+from egresslab.environments.definitions import read_manifests
+from egresslab.environments.netns.manifests import Applier
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.readiness import is_rolled_out, tail, wait_for_nodes
 from egresslab.errors import EnvironmentFailure

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from egresslab.environments.base import Fault, Outcome, Progress, Status
-from egresslab.environments.definitions import PACKAGE, definitions
+from egresslab.environments.definitions import definitions, manifests
 from egresslab.environments.netns import construction, faults, host
 from egresslab.environments.netns.demolition import demolish
 from egresslab.environments.netns.labrecord import LabRecord, Stage, read_lab, write_lab
@@ -59,7 +60,9 @@ class NetnsEnvironment:
                 if asyncio.run(self._runs(record)):
                     return clock.outcome(changed=False)
                 progress.note("finishing what an earlier run began")
-                return self._start(record, clock)
+                return self._start(record, manifests("netns", bare=record.bare), clock)
+            # Whatever may be wrong with files is found out before anything is made.
+            objects = manifests("netns", bare=self._bare)
             with self._undone_on_interrupt():
                 if any(self._paths.root.iterdir()):
                     clock.step("clearing away what an earlier run left")
@@ -70,7 +73,7 @@ class NetnsEnvironment:
                 except EnvironmentFailure:
                     self._remove()
                     raise
-                return self._start(record, clock)
+                return self._start(record, objects, clock)
 
     def delete(self, progress: Progress) -> bool:
         """Take the lab down."""
@@ -149,24 +152,19 @@ class NetnsEnvironment:
         broken = {fault.target for fault in faults.in_force(self._paths)}
         return {node.name for node in record.parsed_topology().nodes} - broken
 
-    def _start(self, record: LabRecord, clock: _Clock) -> Outcome:
+    def _start(self, record: LabRecord, objects: list[dict[str, Any]], clock: _Clock) -> Outcome:
         clock.step("processes")
         if not construction.supervised(self._paths):
             construction.start_supervisor(self._paths)
-        asyncio.run(self._make_ready(record, clock))
+        asyncio.run(self._make_ready(record, objects, clock))
         write_lab(record.at(Stage.RUNNING))
         return clock.outcome(changed=True)
 
-    async def _make_ready(self, record: LabRecord, clock: _Clock) -> None:
+    async def _make_ready(self, record: LabRecord, objects: list[dict[str, Any]], clock: _Clock) -> None:
         from egresslab.api.connection import connect
         from egresslab.environments.netns import readiness
-        from egresslab.environments.netns.manifests import Applier, read_manifests
+        from egresslab.environments.netns.manifests import Applier
 
-        files = sorted((definitions("netns") / "manifests").glob("*.yaml"))
-        files += sorted((PACKAGE / "api" / "crds").glob("*.yaml"))
-        if record.bare:
-            files = [file for file in files if file.name not in ("agent.yaml", "operator.yaml")]
-        objects = read_manifests(files)
         async with connect(self._paths.kubeconfig) as api:
             clock.step("API server")
             await readiness.wait_for_api(api, self._paths, API_DEADLINE_S)

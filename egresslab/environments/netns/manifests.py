@@ -1,4 +1,4 @@
-"""Brings objects from YAML files to the API server by server-side apply, in an order that works.
+"""Brings objects to the API server by server-side apply, in an order that works.
 
 Namespaces and CRDs go first, everything else together afterwards. Which path an object has is asked of the server
 (discovery), so that any kind it serves may stand in a manifest.
@@ -7,10 +7,6 @@ Namespaces and CRDs go first, everything else together afterwards. Which path an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from pathlib import Path
-
-import yaml
 
 from egresslab.api.connection import Api, ApiError
 from egresslab.api.resources import Object, Resource
@@ -18,23 +14,6 @@ from egresslab.errors import EnvironmentFailure
 
 FIELD_MANAGER = "egresslab-environment"
 FIRST = ("Namespace", "CustomResourceDefinition")
-
-try:
-    _Loader: type[yaml.CSafeLoader | yaml.SafeLoader] = yaml.CSafeLoader
-except AttributeError:  # PyYAML without libyaml
-    _Loader = yaml.SafeLoader
-
-
-def read_manifests(files: Iterable[Path]) -> list[Object]:
-    """All objects in the files, in their order; raises `EnvironmentFailure` naming the file that is broken."""
-    objects: list[Object] = []
-    for file in files:
-        try:
-            documents = list(yaml.load_all(file.read_text(), _Loader))
-        except yaml.YAMLError as error:
-            raise EnvironmentFailure(f"is not YAML: {error}", object=str(file)) from error
-        objects += [document for document in documents if document]
-    return objects
 
 
 class Applier:
