@@ -128,9 +128,7 @@ def fill_defaults(schema: Schema, value: Any) -> None:
     """Put defaults where a field is missing, or null and not nullable, in place (CRDs, "Defaulting")."""
     if isinstance(value, dict):
         for name, child in schema.properties.items():
-            if child.default is not _UNSET and (
-                name not in value or (value[name] is None and not child.nullable)
-            ):
+            if child.default is not _UNSET and (name not in value or (value[name] is None and not child.nullable)):
                 value[name] = orjson.loads(child.default)
             elif name in value and value[name] is None and not child.nullable and child.type:
                 del value[name]

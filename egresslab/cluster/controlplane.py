@@ -1,7 +1,8 @@
 """The control plane's process: API server, scheduler and controllers in one event loop.
 
-It binds its socket on the host's loopback, enters the control-plane node's namespace before anything has started a thread,
-binds the node's address there, and then serves. Whatever it knows is in the state file, so it may be killed at any time.
+It binds its socket on the host's loopback, enters the control-plane node's namespace before anything has started a
+thread, binds the node's address there, and then serves. Whatever it knows is in the state file, so it may be killed at
+any time.
 """
 
 from __future__ import annotations
@@ -166,8 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Control plane of the embedded cluster")
     parser.add_argument("--config", type=Path, required=True)
     config = Configuration.model_validate_json(parser.parse_args().config.read_bytes())
-    target = {"filename": str(config.log)} if config.log else {}
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", **target)
+    handler = logging.FileHandler(config.log) if config.log else logging.StreamHandler()
+    layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=layout, handlers=[handler])
     listeners = [listen(config.host_bind)]
     if config.netns is not None:
         netns.setns(config.netns)

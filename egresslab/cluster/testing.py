@@ -1,7 +1,8 @@
 """A real API server for tests: its own process on a free port of the loopback, with its own state and certificates.
 
-`api_server` is a pytest fixture for one test; `running_server` is the context manager behind it, for fixtures of another
-scope. Register with `pytest_plugins = ["egresslab.cluster.testing"]` or import the fixture. Nothing here needs root.
+`api_server` is a pytest fixture for one test; `running_server` is the context manager behind it, for fixtures of
+another scope. Register with `pytest_plugins = ["egresslab.cluster.testing"]` or import the fixture. Nothing here needs
+root.
 """
 
 from __future__ import annotations

@@ -39,7 +39,11 @@ def allocate(service: Object, services: Bucket, network: IPv4Network | IPv6Netwo
         except ValueError:
             fits = False
         if not fits or asked in taken:
-            why = "provided IP is already allocated" if fits else f"the provided network does not match the current range {network}"
+            why = (
+                "provided IP is already allocated"
+                if fits
+                else f"the provided network does not match the current range {network}"
+            )
             detail = f"failed to allocate IP {asked}: {why}"
             raise status.invalid("", "Service", name, [invalid("spec.clusterIPs", [asked], detail)])
         chosen = asked

@@ -6,7 +6,6 @@ plug-in refuses is 403 Forbidden in its words.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from ipaddress import IPv4Network, IPv6Network
 
@@ -14,7 +13,8 @@ from egresslab.api.resources import Object
 from egresslab.cluster.apiserver import addresses, status
 from egresslab.cluster.apiserver.declarations import ResourceType
 from egresslab.cluster.apiserver.requests import WriteOptions
-from egresslab.cluster.apiserver.store import Store
+from egresslab.cluster.apiserver.store import Bucket, Store
+from egresslab.cluster.apiserver.watching import Watcher
 from egresslab.cluster.apiserver.webhooks import Webhooks
 
 _TOLERATED_S = 300
@@ -81,8 +81,7 @@ class Admission:
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         accounts = self._store.bucket("serviceaccounts")
         if (namespace, name) not in accounts.entries:
-            # The account of a new namespace is made a moment after the namespace.
-            await _appears(lambda: (namespace, name) in accounts.entries)
+            await _appears(accounts, namespace, name)
         entry = accounts.entries.get((namespace, name))
         if entry is None:
             why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
@@ -121,13 +120,10 @@ def _tolerates(toleration: Object, key: str) -> bool:
     return toleration.get("key") in (key, "", None) and toleration.get("effect") in ("NoExecute", "", None)
 
 
-async def _appears(there: object) -> None:
-    """Wait a little for something that another part is about to make."""
-    assert callable(there)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _ACCOUNT_WAIT_S
-    while not there() and loop.time() < deadline:
-        await asyncio.sleep(0.02)
+async def _appears(bucket: Bucket, namespace: str, name: str) -> None:
+    """Wait a little for an object: the account of a new namespace is made a moment after the namespace."""
+    with Watcher(bucket, lambda entry: entry.key == (namespace, name)) as watcher:
+        await watcher.events(_ACCOUNT_WAIT_S)
 
 
 def _mount_token(spec: Object) -> None:

@@ -89,7 +89,9 @@ class Authenticator:
     def _bound(self, claim: dict[str, Any]) -> User | None:
         namespace, account = claim.get("namespace", ""), claim.get("serviceaccount", {})
         pod = claim.get("pod")
-        if not self._exists("serviceaccounts", namespace, account) or (pod and not self._exists("pods", namespace, pod)):
+        if not self._exists("serviceaccounts", namespace, account) or (
+            pod and not self._exists("pods", namespace, pod)
+        ):
             return None
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
         extra = {}
@@ -102,9 +104,7 @@ class Authenticator:
         entry = self._store.bucket(bucket).entries.get((namespace, reference.get("name", "")))
         return entry is not None and entry.uid == reference.get("uid")
 
-    def issue(
-        self, account: Object, pod: Object | None, audiences: list[str], seconds: int
-    ) -> tuple[str, int]:
+    def issue(self, account: Object, pod: Object | None, audiences: list[str], seconds: int) -> tuple[str, int]:
         """A signed token for a service account, bound to a pod if given; returns it and its expiry (Unix time, s)."""
         now = int(time.time())
         expires = now + max(600, min(seconds, LONGEST_TOKEN_S))

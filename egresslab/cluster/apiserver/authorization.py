@@ -109,6 +109,5 @@ def explain(user: User, attempt: Attempt) -> str:
         return f'User "{user.name}" cannot {attempt.verb} path "{attempt.path}"'
     where = f'in the namespace "{attempt.namespace}"' if attempt.namespace else "at the cluster scope"
     return (
-        f'User "{user.name}" cannot {attempt.verb} resource "{attempt.resource}" '
-        f'in API group "{attempt.group}" {where}'
+        f'User "{user.name}" cannot {attempt.verb} resource "{attempt.resource}" in API group "{attempt.group}" {where}'
     )

@@ -49,11 +49,26 @@ _WORKLOADS = [
     _rule([""], ["namespaces"], _READ),
 ]
 _VIEW = [
-    _rule([""], ["pods", "pods/log", "services", "endpoints", "configmaps", "serviceaccounts", "events", "namespaces"], _READ),
+    _rule(
+        [""],
+        ["pods", "pods/log", "services", "endpoints", "configmaps", "serviceaccounts", "events", "namespaces"],
+        _READ,
+    ),
     _rule(["apps", "discovery.k8s.io", "events.k8s.io", "policy"], ["*"], _READ),
 ]
 _DISCOVERY = {
-    "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version"],
+    "nonResourceURLs": [
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+    ],
     "verbs": ["get"],
 }
 _BASIC = [
@@ -88,7 +103,11 @@ def _objects() -> list[tuple[str, str, Object]]:
         found.append(("", "namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
     labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
     for name, rules in _ROLES.items():
-        head: Object = {"apiVersion": _RBAC_VERSION, "kind": "ClusterRole", "metadata": {"name": name, "labels": labels}}
+        head: Object = {
+            "apiVersion": _RBAC_VERSION,
+            "kind": "ClusterRole",
+            "metadata": {"name": name, "labels": labels},
+        }
         found.append((_RBAC, "clusterroles", {**head, "rules": rules}))
     for name, (role, kind, subject) in _BINDINGS.items():
         reference = {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role}

@@ -36,7 +36,7 @@ def validate_node(obj: Object, old: Object | None) -> list[FieldFault]:
         seen.add(mark)
     before = (old or {}).get("spec", {}).get("podCIDRs")
     if before and obj["spec"].get("podCIDRs") != before:
-        faults.append(forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid"))
+        faults.append(forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid'))
     return faults
 
 

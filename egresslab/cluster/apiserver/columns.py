@@ -321,7 +321,5 @@ BUILT_IN: dict[str, Layout] = {
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": _WEBHOOKS,
     "validatingwebhookconfigurations.admissionregistration.k8s.io": _WEBHOOKS,
     "priorityclasses.scheduling.k8s.io": Layout(_heads("Value# Global-Default Age PreemptionPolicy"), _priority_class),
-    "poddisruptionbudgets.policy": Layout(
-        _heads("Min_Available Max_Unavailable Allowed_Disruptions# Age"), _budget
-    ),
+    "poddisruptionbudgets.policy": Layout(_heads("Min_Available Max_Unavailable Allowed_Disruptions# Age"), _budget),
 }

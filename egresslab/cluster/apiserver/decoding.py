@@ -60,7 +60,9 @@ def decode(kind: ResourceType, obj: Object, options: WriteOptions) -> None:
 
 
 def _undecodable(kind: ResourceType, why: str) -> status.Refusal:
-    return status.bad_request(f"{kind.kind} in version {_quote(kind.version)} cannot be handled as a {kind.kind}: {why}")
+    return status.bad_request(
+        f"{kind.kind} in version {_quote(kind.version)} cannot be handled as a {kind.kind}: {why}"
+    )
 
 
 def _quote(text: object) -> str:

@@ -140,9 +140,7 @@ def resource_types(definition: Object) -> list[ResourceType]:
                 status=StatusWrites.APART if "status" in subresources else StatusWrites.PLAIN,
                 subresources=("scale",) if "scale" in subresources else (),
                 generation=True,
-                fields=tuple(
-                    item["jsonPath"].lstrip(".") for item in version.get("selectableFields") or ()
-                ),
+                fields=tuple(item["jsonPath"].lstrip(".") for item in version.get("selectableFields") or ()),
                 singular=names.get("singular", ""),
                 list_kind=names.get("listKind", ""),
                 columns=tuple(

@@ -71,7 +71,7 @@ class Deleter:
             finalizers = [name for name in finalizers if name not in _FINALIZERS.values()] + [wanted]
         elif options.propagation == "Background":
             finalizers = [name for name in finalizers if name not in _FINALIZERS.values()]
-        held = bool(finalizers) or bool((obj.get("spec") or {}).get("finalizers")) and kind.bucket == "namespaces"
+        held = bool(finalizers) or (bool((obj.get("spec") or {}).get("finalizers")) and kind.bucket == "namespaces")
         if not held and grace == 0:
             if not options.dry_run:
                 if kind.bucket == "pods":
@@ -95,7 +95,9 @@ class Deleter:
         if options.uid and options.uid != entry.uid:
             found = f"UID in precondition: {options.uid}, UID in object meta: {entry.uid}"
         elif options.version and options.version != str(entry.version):
-            found = f"ResourceVersion in precondition: {options.version}, ResourceVersion in object meta: {entry.version}"
+            found = (
+                f"ResourceVersion in precondition: {options.version}, ResourceVersion in object meta: {entry.version}"
+            )
         else:
             return
         raise status.conflict(kind.group, kind.plural, entry.key[1], f"Precondition failed: {found}")

@@ -84,7 +84,9 @@ def aggregated(registry: Registry, *, core: bool, version: str) -> Object:
     for name, served in registry.groups().items():
         if (not name) is not core:
             continue
-        shown = [{"version": each, "freshness": "Current", "resources": _entries(kinds)} for each, kinds in served.items()]
+        shown = [
+            {"version": each, "freshness": "Current", "resources": _entries(kinds)} for each, kinds in served.items()
+        ]
         items.append({"metadata": {"name": name, "creationTimestamp": None} if name else {}, "versions": shown})
     api_version = f"apidiscovery.k8s.io/{version or 'v2'}"
     return {"kind": "APIGroupDiscoveryList", "apiVersion": api_version, "metadata": {}, "items": items}

@@ -1,6 +1,6 @@
 """Bodies in and out: which format a client sends and which it wants (Kubernetes API concepts, "Resource representation").
 
-JSON and YAML are read; JSON is written, as objects, as tables or as metadata alone. Protobuf is neither.
+JSON, YAML and protobuf are read; JSON is written, as objects, as tables or as metadata alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import orjson
 import yaml
 from starlette.responses import Response
 
-from egresslab.cluster.apiserver import status
+from egresslab.cluster.apiserver import protobuf, status
 
 JSON = "application/json"
 YAML = "application/yaml"
@@ -62,6 +62,11 @@ def wanted(accept: str, *shapes: Shape) -> Wanted:
 def read(body: bytes, content_type: str) -> Any:
     """Decode a body; raises 400 for one that is not what it says and 415 for a format that we do not read."""
     media = content_type.partition(";")[0].strip().lower()
+    if media == protobuf.MEDIA:
+        try:
+            return protobuf.decode(body)
+        except (protobuf.ProtobufError, UnicodeDecodeError) as error:
+            raise status.bad_request(f"error decoding protobuf: {error}") from error
     if media in (YAML, APPLY):
         try:
             return orjson.loads(body)
@@ -75,7 +80,7 @@ def read(body: bytes, content_type: str) -> Any:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
-    raise status.unsupported_media_type(media, (JSON, YAML))
+    raise status.unsupported_media_type(media, (JSON, YAML, protobuf.MEDIA))
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -45,7 +45,9 @@ class Kubelets:
         if self._made is None:
             timeout = aiohttp.ClientTimeout(total=None, connect=_ANSWER_S)
             headers = {"Authorization": f"Bearer {self._token}"}
-            self._made = aiohttp.ClientSession(timeout=timeout, headers=headers, connector=aiohttp.TCPConnector(limit=0))
+            self._made = aiohttp.ClientSession(
+                timeout=timeout, headers=headers, connector=aiohttp.TCPConnector(limit=0)
+            )
         return self._made
 
     def url(self, verb: str, entry: Entry, query: QueryParams) -> str:
@@ -80,6 +82,15 @@ class Kubelets:
                 yield b""
                 async for chunk in answer.content.iter_any():
                     yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(url, error) from error
+
+    async def check(self, url: str) -> None:
+        """Whether the kubelet answers at all; raises the refusal that says it does not."""
+        health = "/".join([*url.split("/")[:3], "healthz"])
+        try:
+            async with self._session.get(health, ssl=self._authority):
+                return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
 

@@ -66,7 +66,9 @@ def _document(place: str, kinds: list[ResourceType]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for kind in kinds:
         name = _schema(kind, schemas)
-        collection = f"/{place}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{place}/{kind.plural}"
+        collection = (
+            f"/{place}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{place}/{kind.plural}"
+        )
         paths[collection] = {"get": _operation(kind, "list", name), "post": _operation(kind, "post", name)}
         if kind.stored:
             methods = ("get", "put", "patch", "delete")
@@ -97,7 +99,11 @@ def _schema(kind: ResourceType, schemas: dict[str, Any]) -> str:
         shape["properties"] = {
             **{part: known[part] for part in ("apiVersion", "kind")},
             "metadata": {"allOf": [reference], "description": "Standard object's metadata."},
-            **{key: value for key, value in shape.get("properties", {}).items() if key not in ("apiVersion", "kind", "metadata")},
+            **{
+                key: value
+                for key, value in shape.get("properties", {}).items()
+                if key not in ("apiVersion", "kind", "metadata")
+            },
         }
     shape["x-kubernetes-group-version-kind"] = [_gvk(kind)]
     schemas[name] = shape
@@ -119,7 +125,7 @@ def _operation(kind: ResourceType, action: str, schema: str) -> dict[str, Any]:
         operation["parameters"] = [_parameter(name) for name in _WRITE_PARAMETERS]
         # Strategic merge is left out, so that kubectl computes such patches from its own types.
         media = ["application/json-patch+json", "application/merge-patch+json", APPLY] if action == "patch" else ["*/*"]
-        operation["requestBody"] = {"content": {each: content for each in media}}
+        operation["requestBody"] = {"content": dict.fromkeys(media, content)}
     if action == "patch":
         operation["parameters"].append(_parameter("force", "boolean"))
     if action == "delete":

@@ -28,7 +28,9 @@ def json_patch(live: Any, operations: Any) -> Any:
     except jsonpatch.InvalidJsonPatch as error:
         raise status.bad_request(f"error decoding JSON patch: {error}") from error
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-        raise status.Refusal(422, "Invalid", f"the server rejected our request due to an error in our request: {error}") from error
+        raise status.Refusal(
+            422, "Invalid", f"the server rejected our request due to an error in our request: {error}"
+        ) from error
 
 
 def merge_patch(live: Any, patch: Any) -> Any:

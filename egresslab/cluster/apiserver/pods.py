@@ -48,8 +48,8 @@ def complete_spec(spec: Object) -> None:
             spec[name] = value
     if spec.get("securityContext") is None:
         spec["securityContext"] = {}
-    if name := spec.get("serviceAccountName") or spec.get("serviceAccount"):
-        spec["serviceAccountName"] = spec["serviceAccount"] = name
+    if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
     for group in _CONTAINERS:
         for container in spec.get(group) or ():
             if isinstance(container, dict):

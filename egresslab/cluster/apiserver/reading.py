@@ -60,7 +60,7 @@ class Reader:
         entry = self.entry(kind, namespace, name)
         return present(kind, entry, want, query)
 
-    def list(self, kind: ResourceType, namespace: str, want: Wanted, query: Mapping[str, str]) -> bytes:
+    def list_body(self, kind: ResourceType, namespace: str, want: Wanted, query: Mapping[str, str]) -> bytes:
         """The body of a list, or of one page of it."""
         chosen = selection.parse(kind, namespace, query)
         version = self._list_version(query)
@@ -178,9 +178,7 @@ class _Lines:
         return orjson.dumps({"type": "BOOKMARK", "object": obj}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def present(
-    kind: ResourceType, entry: Entry, want: Wanted, query: Mapping[str, str], *, headed: bool = True
-) -> bytes:
+def present(kind: ResourceType, entry: Entry, want: Wanted, query: Mapping[str, str], *, headed: bool = True) -> bytes:
     """One object as the client wants it."""
     if want.shape is Shape.TABLE:
         metadata = {"resourceVersion": str(entry.version)}

@@ -92,7 +92,7 @@ class Resources:
             case "get":
                 return answer(self._reader.get(kind, namespace, name, wanted(accept, *shapes), query))
             case "list":
-                return answer(self._reader.list(kind, namespace, wanted(accept, *shapes), query))
+                return answer(self._reader.list_body(kind, namespace, wanted(accept, *shapes), query))
             case "watch":
                 lines = self._reader.watch(kind, namespace, wanted(accept, Shape.TABLE, Shape.METADATA), query)
                 return await _streamed(lines, "application/json")
@@ -109,9 +109,7 @@ class Resources:
                 if media not in PATCHES:
                     raise status.unsupported_media_type(media, PATCHES)
                 patch = read(body, media)
-                entry, made = await self._writer.patch(
-                    kind, namespace, name, patch, media, options, where.subresource
-                )
+                entry, made = await self._writer.patch(kind, namespace, name, patch, media, options, where.subresource)
                 return _written(kind, entry, options, 201 if made else 200)
         how = deletion.read_options(read(body, media) if body else None, query)
         if action == "delete":
@@ -145,9 +143,7 @@ class Resources:
             case "scale":
                 patch_type = media if action == "patch" else ""
                 content = read(body, media)
-                return answer(
-                    await self._subresources.set_scale(kind, namespace, name, content, patch_type, options)
-                )
+                return answer(await self._subresources.set_scale(kind, namespace, name, content, patch_type, options))
             case "binding":
                 return answer(await self._subresources.bind(kind, namespace, name, read(body, media), options), 201)
             case "eviction":
@@ -160,6 +156,8 @@ class Resources:
             case "ephemeralcontainers" if action != "get":
                 raise status.not_served("pods/ephemeralcontainers")
             case "exec" | "attach":
+                # kubectl falls back to SPDY when its WebSocket was refused; it shall hear why that was.
+                await self._kubelets.check(self._kubelets.url(sub, entry, request.query_params))
                 raise status.bad_request("Upgrade request required")
         return answer(convert(kind, entry))
 

@@ -77,16 +77,14 @@ def parse(kind: ResourceType, namespace: str, query: Mapping[str, str]) -> Selec
 
 
 def _term(kind: ResourceType, text: str) -> FieldTerm:
-    for operator, equal in (("!=", False), ("==", True), ("=", True)):
-        path, found, value = text.partition(operator)
-        if found:
-            break
-    else:
+    operator = next((each for each in ("!=", "==", "=") if each in text), None)
+    if operator is None:
         raise status.bad_request(f"invalid selector: '{text}'; can't understand '{text}'")
+    path, _, value = text.partition(operator)
     path = path.strip()
     head, dot, tail = path.partition(".")
     if kind.bucket == "events":
         path = _EVENT_NAMES.get(head, head) + dot + tail
     if path not in ("metadata.name", "metadata.namespace") and path not in kind.fields:
         raise status.bad_request(f"field label not supported: {path}")
-    return FieldTerm(path, equal, value.strip())
+    return FieldTerm(path, operator != "!=", value.strip())

@@ -145,9 +145,8 @@ class ApiServer:
     async def _route(self, request: Request, user: User, body: bytes) -> Response:
         path, accept = request.url.path.rstrip("/"), request.headers.get("accept", "")
         head = path.split("/")
-        if len(head) > 4 or (len(head) == 4 and head[1] == "api"):
-            if head[1] in ("api", "apis"):
-                return await self._resources.serve(request, user, body)
+        if head[1:2] in (["api"], ["apis"]) and len(head) > (3 if head[1] == "api" else 4):
+            return await self._resources.serve(request, user, body)
         self._permit(user, request.method, path)
         found = None
         if path in ("/healthz", "/livez", "/readyz"):

@@ -71,7 +71,9 @@ class Subresources:
             if given.get("uid", live["metadata"]["uid"]) != live["metadata"]["uid"]:
                 raise status.conflict("", "pods/binding", name, "Precondition failed: UID in precondition")
             if live["metadata"].get("deletionTimestamp"):
-                raise status.conflict("", "pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+                raise status.conflict(
+                    "", "pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host"
+                )
             if spec.get("nodeName"):
                 why = f'pod {name} is already assigned to node "{spec["nodeName"]}"'
                 raise status.conflict("", "pods/binding", name, why)

@@ -167,7 +167,13 @@ def _shape(annotation: Any) -> dict[str, Any]:
     if origin is dict:
         return {"type": "object", "additionalProperties": _shape(arguments[1])}
     if isinstance(annotation, type):
-        for python, json in ((bool, "boolean"), (int, "integer"), (float, "number"), (bytes, "string"), (str, "string")):
+        for python, json in (
+            (bool, "boolean"),
+            (int, "integer"),
+            (float, "number"),
+            (bytes, "string"),
+            (str, "string"),
+        ):
             if issubclass(annotation, python):
                 return {"type": json}
         if issubclass(annotation, datetime):

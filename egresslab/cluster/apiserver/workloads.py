@@ -56,7 +56,7 @@ def prepare_daemon_set(obj: Object, old: Object | None) -> None:
     spec.setdefault("revisionHistoryLimit", 10)
     if old is None:
         names = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
-        obj["status"] = {name: 0 for name in names} | (obj.get("status") or {})
+        obj["status"] = dict.fromkeys(names, 0) | (obj.get("status") or {})
 
 
 def validate_workload(obj: Object, old: Object | None) -> list[FieldFault]:

@@ -1,8 +1,8 @@
 """create, update and patch: one pipeline that every write goes through.
 
 Decode, give identity, let admission change it, set defaults, judge, record who owns which field, store. The stages
-between reading the live object and storing the new one do not wait for anything unless an admission webhook does, and then
-the version is compared again.
+between reading the live object and storing the new one do not wait for anything unless an admission webhook does, and
+then the version is compared again.
 """
 
 from __future__ import annotations
