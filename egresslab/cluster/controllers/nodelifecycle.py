@@ -17,6 +17,7 @@ from egresslab.cluster.controllers.caches import Caches, Index
 from egresslab.cluster.controllers.nodehealth import readiness, silent_conditions, taints_due
 from egresslab.cluster.controllers.podstate import condition, is_finished, is_ready
 from egresslab.cluster.controllers.settings import Settings
+from egresslab.cluster.controllers.tolerations import UNREACHABLE, Effect, parse_taints
 from egresslab.cluster.controllers.workqueue import WorkQueue
 from egresslab.cluster.events import EventRecorder, EventType, now
 
@@ -35,6 +36,7 @@ class NodeLifecycleController:
         self._pods_on = pods_on
         self._grace_s = settings.node_grace_s
         self._heard: dict[str, float] = {}
+        self._in_doubt: set[str] = set()
         self.queue: WorkQueue[str] = WorkQueue("node", self._reconcile)
         self._nodes.listen(self._on_node)
         caches.of(LEASES).listen(self._on_lease)
@@ -49,6 +51,7 @@ class NodeLifecycleController:
         name = node["metadata"]["name"]
         if change.type is ChangeType.DELETED:
             self._heard.pop(name, None)
+            self._in_doubt.discard(name)
         elif old is None or _heartbeat(node) != _heartbeat(old):
             self._hear(name)
         if old is None or change.type is ChangeType.DELETED or readiness(old) != readiness(node):
@@ -60,6 +63,8 @@ class NodeLifecycleController:
     def _hear(self, name: str) -> None:
         self._heard[name] = asyncio.get_running_loop().time()
         self.queue.add_after(name, self._grace_s)
+        for other in self._in_doubt:
+            self.queue.add(other)
 
     async def _reconcile(self, name: str) -> None:
         node = self._nodes.get(name)
@@ -70,14 +75,27 @@ class NodeLifecycleController:
             self.queue.add_after(name, left_s)
         elif readiness(node) != "Unknown":
             node = await self._declare_silent(node)
-        others = [other for other in self._nodes if other["metadata"]["name"] != name]
-        evicting = any(readiness(other) == "True" for other in (node, *others))
+        evicting = self._evicts(name, node)
+        (self._in_doubt.discard if evicting or readiness(node) != "Unknown" else self._in_doubt.add)(name)
         taints = taints_due(node, evicting=evicting, at=datetime.now(UTC))
         if taints is not None:
             guard = {"resourceVersion": node["metadata"]["resourceVersion"]}
             await self._api.patch(NODES, name, {"metadata": guard, "spec": {"taints": taints or None}})
         if readiness(node) == "Unknown":
             await self._doubt_pods(name)
+
+    def _evicts(self, name: str, node: Object) -> bool:
+        """Whether the node may lose its pods if it is not ready: only while another node is well.
+
+        When all fall silent at once the first one found silent is no worse than the rest. So another node has to have
+        been heard after this one should have been; until then it is in doubt.
+        """
+        others = [other["metadata"]["name"] for other in self._nodes if readiness(other) == "True"]
+        if readiness(node) != "Unknown":
+            return bool(others)
+        overdue = self._heard[name] + self._grace_s
+        marked = (UNREACHABLE, Effect.NO_EXECUTE) in {(taint.key, taint.effect) for taint in parse_taints(node)}
+        return any(other != name and (marked or self._heard[other] >= overdue) for other in others)
 
     async def _declare_silent(self, node: Object) -> Object:
         name = node["metadata"]["name"]
