@@ -16,7 +16,6 @@ from typing import Annotated
 
 import typer
 
-from egresslab.cli.lint_reports import Placed, as_line, junit, sarif
 from egresslab.cli.manifests import Document, load
 from egresslab.cli.output import LabName, Output, OutputAs, write_data
 from egresslab.cli.policy_tables import entries_table, explanation_text, plan_text
@@ -26,9 +25,6 @@ from egresslab.policy.engine import Engine
 from egresslab.policy.entries import Upsert
 from egresslab.policy.explain import explain as explain_packet
 from egresslab.policy.inventory import Kind, Pod, Ref, Value, ref_of
-from egresslab.policy.lint.findings import Level
-from egresslab.policy.lint.linter import lint as lint_objects
-from egresslab.policy.lint.situation import CILIUM_MAP_SIZE
 from egresslab.policy.objects import from_kubernetes, ref_of_object
 from egresslab.policy.plan import plan as plan_change
 from egresslab.policy.rows import listing
@@ -198,11 +194,16 @@ def lint(
     cluster_cidr: Annotated[
         list[str] | None, typer.Option("--cluster-cidr", help="A network of the cluster that no object shows.")
     ] = None,
-    map_size: Annotated[int, typer.Option("--map-size", min=1, help="Entries that the map holds.")] = CILIUM_MAP_SIZE,
+    map_size: Annotated[int, typer.Option("--map-size", min=1, help="Entries that the map holds.")] = 16_384,
     kubeconfig: Kubeconfig = None,
     lab: LabName = "default",
 ) -> None:
     """What will not work, or not as meant, found before it is applied."""
+    # Imported here: only lint needs the schemas and their rules.
+    from egresslab.cli.lint_reports import Placed, as_line, junit, sarif
+    from egresslab.policy.lint.findings import Level
+    from egresslab.policy.lint.linter import lint as lint_objects
+
     try:
         networks = [ip_network(text, strict=False) for text in cluster_cidr or ()]
     except ValueError as error:

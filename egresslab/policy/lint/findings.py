@@ -39,6 +39,7 @@ def _rule(name: str, level: Level, summary: str) -> Rule:
 
 
 REFUSED = _rule("refused", Level.ERROR, "The object is refused as a whole.")
+SCHEMA = _rule("schema", Level.ERROR, "The API server's schema refuses the object.")
 UNKNOWN_FIELD = _rule("unknown-field", Level.WARNING, "Nobody reads the field; the API server drops it.")
 SELECTS_NOTHING = _rule("selects-nothing", Level.WARNING, "A selector entry matches no pod.")
 NO_GATEWAY_NODE = _rule("no-gateway-node", Level.ERROR, "No node can be the gateway: selected traffic is dropped.")
@@ -72,6 +73,7 @@ UNTRANSLATABLE = _rule(
 
 RULES: tuple[Rule, ...] = (
     REFUSED,
+    SCHEMA,
     UNKNOWN_FIELD,
     SELECTS_NOTHING,
     NO_GATEWAY_NODE,

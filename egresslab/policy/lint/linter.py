@@ -10,6 +10,7 @@ from egresslab.policy.entries import Upsert
 from egresslab.policy.inventory import Kind, Namespace, Node, Pod, Ref, Value, ref_of
 from egresslab.policy.lint import single, together
 from egresslab.policy.lint.findings import DUPLICATE, REFUSED, UNKNOWN_FIELD, Finding, Rule
+from egresslab.policy.lint.schema import check_schema
 from egresslab.policy.lint.situation import CILIUM_MAP_SIZE, Located, Report, Situation
 from egresslab.policy.lint.workloads import implied_pod, pod_of_template, service_addresses
 from egresslab.policy.model import EgressPolicy, GatewayGroup, Network
@@ -60,6 +61,8 @@ def _read(objects: Sequence[object], subjects: dict[int, str], report: Report) -
             report(index, UNKNOWN_FIELD, path, "no such field", "remove it or correct its name")
         if value is None:
             continue
+        if isinstance(value, EgressPolicy | GatewayGroup):
+            check_schema(index, obj, set(leftovers), report)
         ref = ref_of(value)
         if ref in seen:
             message = f"{subjects[index]} was already given; this one replaces it"

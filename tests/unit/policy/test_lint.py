@@ -52,8 +52,10 @@ def test_a_policy_that_is_right_is_left_alone() -> None:
 
 
 ETH1 = {"nodeSelector": NODES, "interface": "eth1"}
+ONLY_A_LIST = build.cilium(egressGateway=None, egressGateways=[{"nodeSelector": NODES}])
 CASES: list[tuple[str, Sequence[object], tuple[str, str]]] = [
     ("refused", [build.cilium(destinationCIDRs=["x"])], ("refused", "spec.destinationCIDRs[0]")),
+    ("schema", [ONLY_A_LIST], ("schema", "spec.egressGateway")),
     ("unknown", [build.cilium(excludedCIDR=[])], ("unknown-field", "spec.excludedCIDR")),
     (
         "unknown inside",
@@ -168,7 +170,6 @@ def test_what_cilium_does_otherwise_is_noted() -> None:
     on_cilium = build.cilium(
         destinationCIDRs=["0.0.0.0/0"],
         egressGateway={"nodeSelector": NODES, "egressIP": "172.18.18.2"},
-        egressGateways=None,
     )
     assert found(on_cilium, level=Level.NOTE) == {
         ("default-route-destination", "spec.destinationCIDRs[0]"),
@@ -203,3 +204,11 @@ def test_the_findings_of_one_object_do_not_hide_anothers() -> None:
         (0, "refused"),
         (4, "host-bits"),
     ]
+
+
+def test_an_object_beyond_all_measure_is_told_so() -> None:
+    bomb: list[object] = []
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    located = lint([{**build.cilium(), "bogus": bomb}])
+    assert ("refused", "") in {(each.finding.rule.name, each.finding.field) for each in located}
