@@ -53,3 +53,7 @@ def main() -> None:
     except EgresslabError as error:
         print(f"egresslab-dbg: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
