@@ -1,4 +1,5 @@
-"""What is wrong with one field, in Kubernetes' words (apimachinery's `field.Error`), for the API server and offline lint.
+"""What is wrong with one field, in Kubernetes' words (apimachinery's `field.Error`), for the API server and offline
+lint.
 
 A fault says where and what; whether it refuses an object is for whoever asked.
 """

@@ -1,5 +1,5 @@
-"""String formats that schemas may ask for (apiextensions.k8s.io/v1, "supported formats"), and Kubernetes' strict reading
-of addresses: no leading zeros, no zone, and CIDRs as Go's net.ParseCIDR takes them (host bits allowed).
+"""String formats that schemas may ask for (apiextensions.k8s.io/v1, "supported formats"), and Kubernetes' strict
+reading of addresses: no leading zeros, no zone, and CIDRs as Go's net.ParseCIDR takes them (host bits allowed).
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from egresslab.api.resources import Object
-from egresslab.cluster.apiserver import status
 from egresslab.cluster.apiserver.authentication import User
 from egresslab.cluster.apiserver.registry import Registry
 from egresslab.cluster.apiserver.requests import WriteOptions
@@ -137,7 +136,7 @@ async def bootstrap(
     if ("default", "kubernetes") not in store.bucket("services").entries:
         await writer.create(registry.named("services"), "default", _service(first), options)
     if endpoint is not None:
-        await _endpoints(registry, writer, options, *endpoint)
+        await _endpoints(store, registry, writer, options, endpoint)
 
 
 def _service(address: str) -> Object:
@@ -151,8 +150,11 @@ def _service(address: str) -> Object:
     }
 
 
-async def _endpoints(registry: Registry, writer: Writer, options: WriteOptions, host: str, port: int) -> None:
+async def _endpoints(
+    store: Store, registry: Registry, writer: Writer, options: WriteOptions, endpoint: tuple[str, int]
+) -> None:
     """The one Endpoints and EndpointSlice that no controller keeps."""
+    host, port = endpoint
     ports = [{"name": "https", "port": port, "protocol": "TCP"}]
     plain: Object = {"subsets": [{"addresses": [{"ip": host}], "ports": ports}]}
     labels = {"kubernetes.io/service-name": "kubernetes"}
@@ -167,11 +169,9 @@ async def _endpoints(registry: Registry, writer: Writer, options: WriteOptions, 
         (registry.named("endpoints"), plain, mirrored),
         (registry.named("endpointslices", "discovery.k8s.io"), sliced, labels),
     ):
-        body: dict[str, Any] = {"apiVersion": kind.api_version, "kind": kind.kind}
-        body |= {"metadata": {"name": "kubernetes", "labels": marks}, **content}
-        try:
-            await writer.create(kind, "default", body, options)
-        except status.Refusal as refusal:
-            if refusal.reason != "AlreadyExists":
-                raise
+        body: dict[str, Any] = {"apiVersion": kind.api_version, "kind": kind.kind, **content}
+        body["metadata"] = {"name": "kubernetes", "labels": marks}
+        if ("default", "kubernetes") in store.bucket(kind.bucket).entries:
             await writer.replace(kind, "default", "kubernetes", body, options)
+        else:
+            await writer.create(kind, "default", body, options)

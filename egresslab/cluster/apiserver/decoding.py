@@ -1,7 +1,8 @@
 """From what a client sent to an object of the right kind: names checked, unknown fields found, types checked.
 
-Built-in kinds are decoded as Go decodes them (null is absent, a wrong type is a bad request); custom resources are pruned
-by their schema and judged later. `fieldValidation` says whether unknown fields are an error, a warning or nothing.
+Built-in kinds are decoded as Go decodes them (null is absent, a wrong type is a bad request); custom resources are
+pruned by their schema and judged later. `fieldValidation` says whether unknown fields are an error, a warning or
+nothing.
 """
 
 from __future__ import annotations

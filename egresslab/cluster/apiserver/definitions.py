@@ -1,7 +1,7 @@
 """CustomResourceDefinitions: judged, completed, and turned into served resources at once.
 
-One that is accepted is Established in the same write, so a client that waits for it waits for nothing. Conversion between
-versions is by apiVersion alone, as with strategy None.
+One that is accepted is Established in the same write, so a client that waits for it waits for nothing. Conversion
+between versions is by apiVersion alone, as with strategy None.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """delete and deletecollection: preconditions, grace, finalizers, and who is told to clean up behind.
 
-A pod on a node stays until its kubelet confirms with a grace of zero; an object with finalizers stays until they are gone;
-a namespace until it is empty. Dependents are the garbage collector's, told through finalizers.
+A pod on a node stays until its kubelet confirms with a grace of zero; an object with finalizers stays until they
+are gone; a namespace until it is empty. Dependents are the garbage collector's, told through finalizers.
 """
 
 from __future__ import annotations

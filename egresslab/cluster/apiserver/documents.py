@@ -1,4 +1,5 @@
-"""Bodies in and out: which format a client sends and which it wants (Kubernetes API concepts, "Resource representation").
+"""Bodies in and out: which format a client sends and which it wants (Kubernetes API concepts, "Resource
+representation").
 
 JSON, YAML and protobuf are read; JSON is written, as objects, as tables or as metadata alone.
 """

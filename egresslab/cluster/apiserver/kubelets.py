@@ -1,7 +1,7 @@
 """The way to kubelets: exec and attach over WebSocket frame by frame, logs as a stream.
 
-The server understands nothing of what passes: the subprotocol that the client asks for is the kubelet's to speak, so that
-old and new clients work alike. A pod's kubelet is at its node's InternalIP.
+The server understands nothing of what passes: the subprotocol that the client asks for is the kubelet's to speak,
+so that old and new clients work alike. A pod's kubelet is at its node's InternalIP.
 """
 
 from __future__ import annotations

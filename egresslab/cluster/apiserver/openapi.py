@@ -1,7 +1,7 @@
 """OpenAPI v3 of what is served: enough for kubectl to validate on the server, to apply and to explain.
 
-Schemas of built-in kinds come from `types`, those of custom resources from their definitions. Paths say what kubectl asks
-of them: the group, version and kind behind each, and the parameters of a patch.
+Schemas of built-in kinds come from `types`, those of custom resources from their definitions. Paths say what
+kubectl asks of them: the group, version and kind behind each, and the parameters of a patch.
 """
 
 from __future__ import annotations

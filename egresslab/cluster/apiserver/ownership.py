@@ -1,7 +1,7 @@
 """metadata.managedFields: which manager last set which field (Kubernetes, "Server-Side Apply", "Field management").
 
-Every write that is not an apply takes what it changed from everyone else. The record travels inside the object; nothing is
-remembered here.
+Every write that is not an apply takes what it changed from everyone else. The record travels inside the object;
+nothing is remembered here.
 """
 
 from __future__ import annotations

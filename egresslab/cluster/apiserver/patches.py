@@ -1,7 +1,7 @@
 """JSON patch, merge patch and strategic merge patch: from a live object and a patch to a new object.
 
-The input is never changed. Strategic merge follows "Update API Objects in Place Using kubectl patch" with its directives;
-which lists merge by which key is the schema's word. Server-side apply lives in `applying`.
+The input is never changed. Strategic merge follows "Update API Objects in Place Using kubectl patch" with its
+directives; which lists merge by which key is the schema's word. Server-side apply lives in `applying`.
 """
 
 from __future__ import annotations

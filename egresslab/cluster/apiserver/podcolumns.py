@@ -1,4 +1,5 @@
-"""A pod in one row: READY, STATUS and RESTARTS, told from its phase, conditions and containers as Kubernetes tells them.
+"""A pod in one row: READY, STATUS and RESTARTS, told from its phase, conditions and containers as Kubernetes tells
+them.
 
 The STATUS column is not the phase: waiting and terminated containers, init containers and deletion all speak first.
 """

@@ -1,8 +1,9 @@
-"""Bodies in Kubernetes' protobuf: kubectl's typed commands (`create deployment`, `auth can-i`, `drain`) send nothing else.
+"""Bodies in Kubernetes' protobuf: kubectl's typed commands (`create deployment`, `auth can-i`, `drain`) send
+nothing else.
 
-Only requests are read; answers are JSON, which every client takes. The numbers are the wire format of the Kubernetes API
-(`generated.proto`, stable by promise); fields and messages that kubectl never sends are left out, and met in a body they
-are refused rather than lost.
+Only requests are read; answers are JSON, which every client takes. The numbers are the wire format of the
+Kubernetes API (`generated.proto`, stable by promise); fields and messages that kubectl never sends are left out,
+and met in a body they are refused rather than lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Schemas of the built-in kinds, read from the models of the official client, so that they are Kubernetes' own types.
+"""Schemas of the built-in kinds, read from the models of the official client, so that they are Kubernetes' own
+types.
 
-The models know names, types, required fields and descriptions. How lists merge, the models do not know; that is declared
-here (Kubernetes API reference, "patch strategy" and "list map key"). Schemas are made when first asked for.
+The models know names, types, required fields and descriptions. How lists merge, the models do not know; that is
+declared here (Kubernetes API reference, "patch strategy" and "list map key"). Schemas are made when first asked
+for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Mutating and validating admission webhooks (admissionregistration.k8s.io/v1), called over HTTPS by URL.
 
-A webhook is asked in order of names; its JSON patch is applied, its refusal is the answer. Only `clientConfig.url` can be
-called: services are reached from nodes, not from the control plane's process.
+A webhook is asked in order of names; its JSON patch is applied, its refusal is the answer. Only `clientConfig.url`
+can be called: services are reached from nodes, not from the control plane's process.
 """
 
 from __future__ import annotations
