@@ -6,7 +6,8 @@ Attaching is idempotent and replaces an older program of ours in one step; a fil
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address
+import socket
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -18,6 +19,7 @@ from egresslab.datapath.values import Program
 from egresslab.errors import DatapathError
 
 OVERLAY_PORT = 8472
+MAIN_TABLE = 254
 CLSACT = 0xFFFF0000
 INGRESS = 0xFFFFFFF2
 EGRESS = 0xFFFFFFF3
@@ -75,14 +77,14 @@ class Attachments:
         await self._attach(ifindex, {INGRESS: Program.FROM_POD, EGRESS: Program.TO_POD})
 
     async def attach_wire(self, ifindex: int) -> None:
-        """`from_wire` and `to_wire` on an interface that leads out of the node, and note its MTU; to be called again
-        when that changes. Raises DatapathError for a link without Ethernet headers."""
+        """`from_wire` and `to_wire` on an interface that leads out of the node, and note its MTU and IPv6 default
+        gateway; to be called again when those change. Raises DatapathError for a link without Ethernet headers."""
         link = await self._link(ifindex)
         if link["ifi_type"] != ARPHRD_ETHER:
             raise DatapathError(
                 "no Ethernet link", object=f"link {link.get('ifname')}", fix="choose an Ethernet interface for egress"
             )
-        self._datapath.set_wire(ifindex, link.get("mtu"))
+        self._datapath.set_wire(ifindex, link.get("mtu"), await self._default_gateway_v6(ifindex))
         await self._attach(ifindex, {INGRESS: Program.FROM_WIRE, EGRESS: Program.TO_WIRE})
 
     async def attached(self, ifindex: int) -> frozenset[Program]:
@@ -165,6 +167,14 @@ class Attachments:
             return (await self._netlink.link("get", index=ifindex))[0]
         except NetlinkError as error:
             raise _refused("no such link", ifindex, error) from error
+
+    async def _default_gateway_v6(self, ifindex: int) -> IPv6Address | None:
+        routes = [
+            (route.get("priority") or 0, route.get("gateway"))
+            async for route in await self._netlink.route("dump", family=socket.AF_INET6, table=MAIN_TABLE)
+            if not route["dst_len"] and route.get("oif") == ifindex and route.get("gateway")
+        ]
+        return IPv6Address(min(routes)[1]) if routes else None
 
     async def _index(self, name: str) -> int | None:
         found = await self._netlink.link_lookup(ifname=name)

@@ -10,6 +10,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Self
 
@@ -191,9 +192,10 @@ class Datapath:
             raise DatapathError("the port range is empty", object="NodeConfig", field="ports", value=config.ports)
         self._config.put(bytes(4), raw)
 
-    def set_wire(self, ifindex: int, mtu: int) -> None:
-        """Note an outward interface's MTU, which bounds what is sent there."""
-        self.wires.put(ifindex.to_bytes(4, "little"), layout.WIRE.pack(mtu))
+    def set_wire(self, ifindex: int, mtu: int, gateway_v6: IPv6Address | None = None) -> None:
+        """Note an outward interface's MTU, which bounds what is sent there, and the gateway of its own IPv6 default
+        route, which IPv6 routing does not tell once another interface has a better one."""
+        self.wires.put(ifindex.to_bytes(4, "little"), layout.WIRE.pack(mtu, wide(gateway_v6)))
 
     def forget_wire(self, ifindex: int) -> None:
         self.wires.delete(ifindex.to_bytes(4, "little"))

@@ -105,7 +105,9 @@ def _named(types: list[_Type]) -> Types:
 
 
 class Layout:
-    """One C struct: `Layout("wire", mtu="I")`. Format letters as in `struct`; addresses and ports are byte strings."""
+    """One C struct: `Layout("count", packets="Q", bytes="Q")`.
+
+    Format letters as in `struct`; addresses and ports are byte strings."""
 
     def __init__(self, c_name: str, **fields: str) -> None:
         self.c_name = c_name
@@ -160,7 +162,7 @@ FLOW = Layout(
     kind="B",
     tcp_flags="B",
 )
-WIRE = Layout("wire", mtu="I")
+WIRE = Layout("wire", mtu="I", gateway_v6="16s")
 CONFIG = Layout(
     "config",
     address_v4="4s",

@@ -48,6 +48,8 @@ SYSCTLS = {
     "net/ipv4/ping_group_range": "0 2147483647",
 }
 MASQUERADE = """
+table inet pods
+delete table inet pods
 table inet pods {
   chain postrouting {
     type nat hook postrouting priority srcnat
@@ -176,7 +178,7 @@ class Rig:
                     priority=metric,
                     family=socket.AF_INET if family == 4 else socket.AF_INET6,
                 )
-        await self.run(namespace, "nft", "-f", "-", input=MASQUERADE)
+        await self.masquerade(node)
         node.overlay = await node.attachments.ensure_overlay("egress0", node.v4, mtu=1450)
         datapath.configure(node.config())
         datapath.cluster_cidrs.replace(INSIDE)
@@ -213,7 +215,10 @@ class Rig:
         for address in pod.addresses:
             await inner.addr("add", index=eth0, address=str(address), prefixlen=address.max_prefixlen)
         await inner.link("set", index=eth0, state="up")
+        host_mac = (await node.netlink.link("get", index=ifindex))[0].get("address")
         for address, gateway in zip(pod.addresses, own, strict=True):
+            await node.netlink.neigh("replace", dst=str(address), lladdr=pod.mac, ifindex=ifindex, state="permanent")
+            await inner.neigh("replace", dst=str(gateway), lladdr=host_mac, ifindex=eth0, state="permanent")
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             await inner.route(
                 "add", dst=f"{gateway}/{gateway.max_prefixlen}", oif=eth0, family=family, scope=SCOPE_LINK
@@ -237,6 +242,10 @@ class Rig:
                 )
         await node.attachments.attach_pod(ifindex)
         return pod
+
+    async def masquerade(self, node: Node) -> None:
+        """What a cluster's own network does for pods that no policy selects."""
+        await self.run(node.namespace, "nft", "-f", "-", input=MASQUERADE)
 
     def reset(self) -> None:
         """Forget policies, slots and flows on every node; pods stay ready."""

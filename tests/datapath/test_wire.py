@@ -1,4 +1,4 @@
-"""Traffic on the wire: pods reach outside through their gateway, and outside sees the egress address and nothing else."""
+"""Traffic on the wire: pods reach outside through their gateway, and outside sees only the egress address."""
 
 from __future__ import annotations
 

@@ -131,10 +131,10 @@ async def receive(made: socket.socket, timeout: float = TIMEOUT_S) -> bytes:
 
 async def eventually(condition: Callable[[], bool], what: str, timeout: float = TIMEOUT_S) -> None:
     """Poll a condition that nothing announces."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.01)
-    assert condition(), what
+    deadline = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.01)
 
 
 class Capture:

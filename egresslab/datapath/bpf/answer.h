@@ -90,7 +90,7 @@ static __always_inline void write_header_v6(struct subject *subject, __u32 size,
 }
 
 /* Turns the packet round into the ICMP error `subject->answer`; false when the kernel refused a step. */
-static __noinline bool make_answer(struct __sk_buff *skb, int family, struct subject *subject)
+static __always_inline bool make_answer(struct __sk_buff *skb, int family, struct subject *subject)
 {
 	__u8 macs[2 * ETH_ALEN], turned[2 * ETH_ALEN];
 	__u32 room = family == AF_INET ? sizeof(struct header_v4) : sizeof(struct header_v6);

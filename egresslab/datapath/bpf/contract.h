@@ -167,6 +167,7 @@ struct fragment {
 
 struct wire {
 	__u32 mtu;
+	struct address gateway_v6;	/* of the interface's own default route; zero: none */
 };
 
 struct config {

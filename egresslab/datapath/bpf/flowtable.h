@@ -175,11 +175,12 @@ static __always_inline bool tuple_is_free(struct __sk_buff *skb, int family, con
 }
 
 /*
- * Claim a port of `subject->source` for the flow: its own if nobody has it, else one from the configured range, from a
- * random start. A range no larger than PORT_ATTEMPTS is searched completely. NULL when every attempt met a tuple in use.
+ * Claim a port of `subject->to` for the flow: its own if nobody has it, else one from the configured range, from a
+ * random start. A range no larger than PORT_ATTEMPTS is searched completely. On success `subject->half` is the flow as
+ * it was entered, and `subject->to_port` its port; false when every attempt met a tuple in use.
  */
-static __noinline struct flow *translation_open(struct __sk_buff *skb, int family, const struct config *config,
-						struct subject *subject, __u8 kind)
+static __always_inline bool claim(struct __sk_buff *skb, int family, const struct config *config,
+				  struct subject *subject, __u8 kind)
 {
 	struct flow_key_v6 *reply = &subject->other;
 	struct flow *half = &subject->half;
@@ -197,7 +198,7 @@ static __noinline struct flow *translation_open(struct __sk_buff *skb, int famil
 	half->kind = kind == FLOW_NODE ? FLOW_NODE : FLOW_REPLY;
 	half->tcp_flags = 0;
 	*reply = subject->key;
-	reply->local = subject->source;
+	reply->local = subject->to;
 	reply->direction = REPLIES;
 	for (__u32 attempt = 0; attempt <= PORT_ATTEMPTS; attempt++) {
 		if (attempt)
@@ -213,15 +214,16 @@ static __noinline struct flow *translation_open(struct __sk_buff *skb, int famil
 			flow_touch(holder, 0);
 		}
 		half->kind = kind;
-		half->address = subject->source;
+		half->address = subject->to;
 		half->port = reply->local_port;
 		half->tcp_flags = subject->packet.tcp_flags;
+		subject->to_port = reply->local_port;
 		if (!flow_put(family, &subject->key, half, BPF_ANY))
-			return flow_find(family, &subject->key);
+			return true;
 		flow_remove(family, reply);
-		return NULL;
+		return false;
 	}
-	return NULL;
+	return false;
 }
 
 /*
@@ -247,10 +249,13 @@ static __always_inline bool reply_half_restore(int family, struct subject *subje
 
 /* On FIN or RST: report the end once, when both sides are done. `flow` has this packet's flags already. */
 static __always_inline void report_close(struct __sk_buff *skb, int family, const struct config *config,
-					 __u32 program, struct subject *subject, struct flow *flow)
+					 __u32 program, struct subject *subject)
 {
+	struct flow *flow = flow_find(family, &subject->key);
 	struct flow *other, *outbound;
 
+	if (!flow)
+		return;
 	key_of_other_half(&subject->other, &subject->key, flow);
 	other = flow_find(family, &subject->other);
 	if (!other)

@@ -59,8 +59,8 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 		if (flow && flow->kind == FLOW_TRANSLATED && flow_holds(config, flow, packet)) {
 			subject->slot = flow->slot;
 			slot = slot_with_gateway(subject->slot);
-			if (slot && (!(slot->flags & SLOT_LOCAL) || !slot_source(family, slot, &subject->source) ||
-				     !address_equal(&subject->source, &flow->address)))
+			if (slot && (!(slot->flags & SLOT_LOCAL) || !slot_source(family, slot, &subject->to) ||
+				     !address_equal(&subject->to, &flow->address)))
 				slot = NULL;
 		}
 	}

@@ -33,14 +33,6 @@ static __always_inline bool identify_reply(struct __sk_buff *skb, int family, st
 	return true;
 }
 
-static __always_inline long restore(struct __sk_buff *skb, int family, const struct subject *subject,
-				    const struct address *address, __be16 port, __u8 hop)
-{
-	if (subject->packet.transport == TRANSPORT_ERROR)
-		return rewrite_error(skb, family, &subject->packet, &subject->quoted, false, address, port, hop);
-	return rewrite(skb, family, &subject->packet, false, address, port, hop);
-}
-
 /* Too large for the tunnel: tell the sender, in the name of the address that it wrote to. */
 static __always_inline int answer_sender(struct __sk_buff *skb, int family, const struct config *config,
 					 struct subject *subject)
@@ -50,7 +42,7 @@ static __always_inline int answer_sender(struct __sk_buff *skb, int family, cons
 		return DROP;
 	answer_kind(family, TOO_BIG, config->overlay_mtu, &subject->answer);
 	subject->answer.source = subject->packet.destination;
-	if (!make_answer(skb, family, subject))
+	if (!turn_into_answer(skb, family))
 		return DROP;
 	skb->mark = MARK_TRANSLATED;
 	return bpf_redirect(skb->ifindex, 0);
@@ -62,9 +54,7 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	const struct endpoint *endpoint;
 	struct subject *subject = subject_begin();
 	struct packet *packet;
-	struct address pod;
 	struct flow *flow;
-	__be16 port;
 
 	if (!config || !subject || !identify_reply(skb, family, subject))
 		return pass(skb, FROM_WIRE, NOT_OURS);
@@ -72,14 +62,14 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	flow = flow_find(family, &subject->key);
 	if (!flow || (flow->kind != FLOW_REPLY && flow->kind != FLOW_NODE))
 		return pass(skb, FROM_WIRE, NOT_OURS);
-	pod = flow->address;
-	port = flow->port;
+	subject->to = flow->address;
+	subject->to_port = flow->port;
 	if (packet->transport != TRANSPORT_ERROR)
 		flow_touch(flow, packet->tcp_flags);
 	if (packet->part == FRAGMENT_FIRST)
 		fragment_remember(packet);
 	if (flow->kind == FLOW_NODE) {
-		if (port != subject->key.local_port && restore(skb, family, subject, &pod, port, 0))
+		if (flow->port != subject->key.local_port && !translate(skb, family, subject, false, 0))
 			return drop(skb, config, packet, FROM_WIRE, REWRITE_FAILED, flow->slot);
 		return pass(skb, FROM_WIRE, RESERVED);
 	}
@@ -88,10 +78,10 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	subject->slot = flow->slot;
 	subject->node = flow->node;
 	if (packet->tcp_flags & (TCP_FIN | TCP_RST))
-		report_close(skb, family, config, FROM_WIRE, subject, flow);
+		note_close(skb, family, FROM_WIRE);
 	if (packet->hop_limit <= 1)
 		return drop(skb, config, packet, FROM_WIRE, HOP_LIMIT, subject->slot);
-	endpoint = subject->node ? NULL : endpoint_of(&pod);
+	endpoint = subject->node ? NULL : endpoint_of(&subject->to);
 	if (!subject->node && (!endpoint || !endpoint->ifindex))
 		return drop(skb, config, packet, FROM_WIRE, UNKNOWN_ENDPOINT, subject->slot);
 	if (subject->node && !config->overlay_ifindex)
@@ -99,7 +89,7 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	if (subject->node && config->overlay_mtu && (family == AF_INET6 || !packet->may_fragment) &&
 	    largest_packet(skb, packet) > config->overlay_mtu)
 		return answer_sender(skb, family, config, subject);
-	if (restore(skb, family, subject, &pod, port, 1))
+	if (!translate(skb, family, subject, false, 1))
 		return drop(skb, config, packet, FROM_WIRE, REWRITE_FAILED, subject->slot);
 	if (endpoint) {
 		count(skb, FROM_WIRE, DELIVERED);

@@ -2,8 +2,7 @@
 /* What a gateway does with a packet that a policy gave it, whether from a pod of its own or out of the tunnel. */
 #pragma once
 
-#include "answer.h"
-#include "flowtable.h"
+#include "split.h"
 
 /* Transport, ports and the outbound flow key of what a pod sent; a reason when it cannot be translated. */
 static __always_inline int identify(struct __sk_buff *skb, int family, struct subject *subject)
@@ -50,28 +49,28 @@ static __always_inline int answer_pod(struct __sk_buff *skb, int family, const s
 		answer->source = config->address_v6;
 	if (family == AF_INET ? !config->address_v4 : address_is_zero(&answer->source))
 		answer->source = subject->packet.destination;
-	if (!make_answer(skb, family, subject))
+	if (!turn_into_answer(skb, family))
 		return DROP;
 	return subject->node ? send_to_node(skb, config, subject->node) : bpf_redirect(skb->ifindex, 0);
 }
 
 /* The translation of a flow: the one that it has, if that still holds, or a new one. */
 static __always_inline int translation_of(struct __sk_buff *skb, int family, const struct config *config,
-					  struct subject *subject, __u32 program, struct flow *flow, __be16 *port)
+					  struct subject *subject, __u32 program, struct flow *flow)
 {
 	struct packet *packet = &subject->packet;
 
 	if (flow && flow->kind == FLOW_TRANSLATED) {
 		bool reopened = packet->protocol == IPPROTO_TCP && opens_connection(packet);
-		bool moved = !address_equal(&flow->address, &subject->source);
+		bool moved = !address_equal(&flow->address, &subject->to);
 
 		if (!reopened && !moved &&
 		    (flow_silence(flow) < NANOSECONDS || reply_half_restore(family, subject, flow))) {
 			flow_touch(flow, packet->tcp_flags);
 			flow->slot = subject->slot;
 			if (packet->tcp_flags & (TCP_FIN | TCP_RST))
-				report_close(skb, family, config, program, subject, flow);
-			*port = flow->port;
+				note_close(skb, family, program);
+			subject->to_port = flow->port;
 			return NONE;
 		}
 		/* Another egress address, or a connection that begins anew on the same ports. */
@@ -83,11 +82,9 @@ static __always_inline int translation_of(struct __sk_buff *skb, int family, con
 		return NO_FLOW;
 	if (packet->transport == TRANSPORT_ECHO_REPLY)
 		return UNSUPPORTED_ICMP;
-	flow = translation_open(skb, family, config, subject, FLOW_TRANSLATED);
-	if (!flow)
+	if (!open_translation(skb, family, FLOW_TRANSLATED))
 		return NO_FREE_PORT;
-	record_flow(skb, config, program, OPENED, &subject->key, flow);
-	*port = flow->port;
+	record_flow(skb, config, program, OPENED, &subject->key, &subject->half);
 	return NONE;
 }
 
@@ -98,27 +95,20 @@ static __always_inline int gateway_out(struct __sk_buff *skb, int family, const 
 {
 	struct packet *packet = &subject->packet;
 	struct route route = {};
-	__be16 port;
-	long failed;
 	int reason;
 
-	if (!slot_source(family, slot, &subject->source))
+	if (!slot_source(family, slot, &subject->to))
 		return drop(skb, config, packet, program, NO_EGRESS_IP, subject->slot);
 	if (packet->hop_limit <= 1)
 		return answer_pod(skb, family, config, subject, program, TIME_EXCEEDED, 0);
-	reason = route_find(skb, family, packet, &subject->source, slot->ifindex, &route);
+	reason = route_find(skb, family, packet, &subject->to, slot->ifindex, &route);
 	if (reason == TOO_BIG)
 		return answer_pod(skb, family, config, subject, program, TOO_BIG, route.mtu);
 	if (!reason)
-		reason = translation_of(skb, family, config, subject, program, flow, &port);
+		reason = translation_of(skb, family, config, subject, program, flow);
 	if (reason)
 		return drop(skb, config, packet, program, reason, subject->slot);
-
-	if (packet->transport == TRANSPORT_ERROR)
-		failed = rewrite_error(skb, family, packet, &subject->quoted, true, &subject->source, port, 1);
-	else
-		failed = rewrite(skb, family, packet, true, &subject->source, port, 1);
-	if (failed)
+	if (!translate(skb, family, subject, true, 1))
 		return drop(skb, config, packet, program, REWRITE_FAILED, subject->slot);
 	count(skb, program, TRANSLATED);
 	return send_to_wire(skb, &route);

@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include "packet.h"
+#include "subject.h"
 
 static __always_inline __u16 checksum_fold(__u32 sum)
 {
@@ -119,13 +119,16 @@ static __always_inline long patch_quoted(struct __sk_buff *skb, __u32 checksum, 
 }
 
 /*
- * An ICMP error about a translated packet: `outer_source` says which side of the error's own header changes; the quoted
+ * An ICMP error about a translated packet becomes `subject->to`: `outer_source` says which side of the error's own header changes; the quoted
  * packet went the other way, so its opposite side changes with it, together with the checksums that it quotes.
  */
-static __always_inline long rewrite_error(struct __sk_buff *skb, int family, const struct packet *packet,
-					  const struct quoted *quoted, bool outer_source, const struct address *to,
-					  __be16 new_port, __u8 hop)
+static __always_inline long rewrite_error(struct __sk_buff *skb, int family, struct subject *subject,
+					  bool outer_source, __u8 hop)
 {
+	const struct packet *packet = &subject->packet;
+	const struct quoted *quoted = &subject->quoted;
+	const struct address *to = &subject->to;
+	__be16 new_port = subject->to_port;
 	bool inner_source = !outer_source;
 	const struct address *from = inner_source ? &quoted->source : &quoted->destination;
 	__be16 old_port = inner_source ? quoted->source_port : quoted->destination_port;

@@ -13,7 +13,7 @@
 #define TUNNEL_KEY_SIZE __builtin_offsetof(struct bpf_tunnel_key, local_ipv4)
 
 /* On packets that were translated here. They leave at once, so nothing else on the node sees it. */
-#define MARK_TRANSLATED 0xe6e60001
+#define MARK_TRANSLATED 0x00e60000
 
 static __always_inline int send_to_node(struct __sk_buff *skb, const struct config *config, __be32 node)
 {
@@ -55,6 +55,9 @@ struct route {
 /*
  * The way out for a packet that will have `source`. With `ifindex` only routes over that interface count; else the
  * packet is routed as if it had come in here already translated, so rules on the source address apply.
+ *
+ * IPv6 routing takes the interface as a wish only once the source is given, and names the best route of all. Then the
+ * interface's own default route stands in; a route on the link itself is always the most specific one and needs none.
  */
 static __always_inline int route_find(struct __sk_buff *skb, int family, const struct packet *packet,
 				      const struct address *source, __u32 ifindex, struct route *route)
@@ -64,8 +67,8 @@ static __always_inline int route_find(struct __sk_buff *skb, int family, const s
 		.l4_protocol = packet->protocol,
 		.ifindex = ifindex ?: skb->ifindex,
 	};
-	const struct wire *wire;
 	__u32 size = largest_packet(skb, packet);
+	const struct wire *wire;
 	long result;
 
 	/* Kernels from 5.12 on compare this with the route's MTU, and put that in its place. */
@@ -81,9 +84,16 @@ static __always_inline int route_find(struct __sk_buff *skb, int family, const s
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH &&
 	    result != BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return NO_ROUTE;
-	route->ifindex = fib.ifindex;
-	route->mtu = result == BPF_FIB_LKUP_RET_FRAG_NEEDED ? fib.tot_len : 0;
+	route->ifindex = ifindex ?: fib.ifindex;
 	wire = bpf_map_lookup_elem(&wires, &route->ifindex);
+	if (route->ifindex != fib.ifindex) {
+		if (family == AF_INET || !wire || address_is_zero(&wire->gateway_v6))
+			return NO_ROUTE;
+		result = BPF_FIB_LKUP_RET_SUCCESS;
+		fib.family = AF_INET6;
+		__builtin_memcpy(fib.ipv6_dst, &wire->gateway_v6, sizeof(fib.ipv6_dst));
+	}
+	route->mtu = result == BPF_FIB_LKUP_RET_FRAG_NEEDED ? fib.tot_len : 0;
 	if (wire && (!route->mtu || wire->mtu < route->mtu))
 		route->mtu = wire->mtu;
 	if (result == BPF_FIB_LKUP_RET_FRAG_NEEDED || (route->mtu && size > route->mtu))

@@ -41,30 +41,27 @@ static __always_inline int reserve(struct __sk_buff *skb, int family, const stru
 {
 	struct packet *packet = &subject->packet;
 	struct flow *flow;
-	__be16 port;
 
 	if (identify(skb, family, subject) || packet->transport == TRANSPORT_ERROR ||
 	    packet->transport == TRANSPORT_ECHO_REPLY || in_cluster(&packet->destination) ||
 	    never_leaves_link(family, &packet->destination))
 		return pass(skb, TO_WIRE, NOT_OURS);
+	subject->to = packet->source;
 	flow = flow_find(family, &subject->key);
 	if (flow && flow->kind == FLOW_NODE) {
 		if (flow_silence(flow) >= NANOSECONDS)
 			reply_half_restore(family, subject, flow);
 		flow_touch(flow, packet->tcp_flags);
-		port = flow->port;
+		subject->to_port = flow->port;
 	} else {
 		if (!opens_connection(packet))
 			return pass(skb, TO_WIRE, NOT_OURS);
-		subject->source = packet->source;
-		flow = translation_open(skb, family, config, subject, FLOW_NODE);
-		if (!flow)
+		if (!open_translation(skb, family, FLOW_NODE))
 			return drop(skb, config, packet, TO_WIRE, NO_FREE_PORT, 0);
-		port = flow->port;
 	}
 	if (packet->part == FRAGMENT_FIRST)
 		fragment_remember(packet);
-	if (port != packet->source_port && rewrite(skb, family, packet, true, &packet->source, port, 0))
+	if (subject->to_port != packet->source_port && !translate(skb, family, subject, true, 0))
 		return drop(skb, config, packet, TO_WIRE, REWRITE_FAILED, 0);
 	return pass(skb, TO_WIRE, RESERVED);
 }
