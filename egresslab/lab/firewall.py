@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from egresslab.api.resources import CONFIGMAPS, PODS, Object
 from egresslab.errors import LabError
@@ -31,13 +32,18 @@ PACKET = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """One attempt to come in: when (UTC, ISO 8601), from which address to what, and whether it was let in."""
+    """One attempt to come in: when (UTC), from which address to what, and whether it was let in."""
 
-    time: str
+    time: datetime
     admitted: bool
     protocol: str
     source: IPAddress
     destination: str
+
+    @property
+    def verdict(self) -> str:
+        """The log's word for whether it was let in."""
+        return "accepted" if self.admitted else "refused"
 
 
 class Contacts(tuple[Contact, ...]):
@@ -47,9 +53,7 @@ class Contacts(tuple[Contact, ...]):
 
     def table(self) -> Table:
         """The table."""
-        rows = tuple(
-            (c.time, "accepted" if c.admitted else "refused", c.protocol, str(c.source), c.destination) for c in self
-        )
+        rows = tuple((f"{c.time:%H:%M:%S}", c.verdict, c.protocol, str(c.source), c.destination) for c in self)
         return Table("The firewall's log", ("time (UTC)", "verdict", "protocol", "source", "destination"), rows)
 
     def __str__(self) -> str:
@@ -155,7 +159,7 @@ def parse(line: str) -> Contact | None:
     elif address.count(":") == 1:
         address = address.partition(":")[0]
     return Contact(
-        found["time"],
+        datetime.fromisoformat(found["time"]),
         found["verdict"] == "accepted",
         found["protocol"],
         ipaddress.ip_address(address),

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from egresslab.lab import probes
 from egresslab.lab.capture import Capture
 from egresslab.lab.checks.addresses import missing, wanted
 from egresslab.lab.checks.model import Bench, Check, Finding, Outcome
+from egresslab.lab.entries import IPAddress
 from egresslab.lab.firewall import Contact
+from egresslab.lab.nodes import Pod
 from egresslab.lab.probes import OUTSIDE_URL, Answer
+
+RECENT = timedelta(seconds=20)
+"""How far back a line of the firewall's log may lie to be about this check."""
 
 
 def outside_admits(bench: Bench, pod: str | Sequence[str], url: str = OUTSIDE_URL) -> Finding:
-    """Each pod gets an answer, with an allow-list in force, and the firewall's log has it as admitted."""
+    """Each pod gets an answer, with an allow-list in force, and the firewall's log has it as accepted."""
     if bench.firewall.allowed() is None:
         return _no_list()
     names = [pod] if isinstance(pod, str) else list(pod)
-    outcomes = [(name, *_knock(bench, name, url)) for name in names]
-    passed = all(answer.address is not None and contact is not None for _, answer, contact in outcomes)
+    knocks = [_knock(bench, name, url, admitted=True) for name in names]
+    passed = all(knock.answer.address is not None and knock.contact is not None for knock in knocks)
     return Finding(
         Outcome.PASS if passed else Outcome.FAIL,
-        "an answer for every pod, and `admitted` in the firewall's log",
-        "; ".join(_seen(bench, *outcome, admitted=True) for outcome in outcomes),
+        "an answer for every pod, and `accepted` in the firewall's log",
+        "; ".join(map(str, knocks)),
         probes.typed(names[0], bench.current_namespace, url),
     )
 
@@ -31,12 +38,12 @@ def outside_refuses(bench: Bench, pod: str, url: str = OUTSIDE_URL) -> Finding:
     """The pod gets no answer, and the firewall's log has its node's address as refused."""
     if bench.firewall.allowed() is None:
         return _no_list()
-    answer, contact = _knock(bench, pod, url, admitted=False)
-    refused = answer.address is None and contact is not None
+    knock = _knock(bench, pod, url, admitted=False)
+    refused = knock.answer.address is None and knock.contact is not None
     return Finding(
         Outcome.PASS if refused else Outcome.FAIL,
         "no answer, and `refused` in the firewall's log",
-        _seen(bench, pod, answer, contact, admitted=False),
+        str(knock),
         probes.typed(pod, bench.current_namespace, url),
     )
 
@@ -68,20 +75,34 @@ def _no_list() -> Finding:
     )
 
 
-def _knock(bench: Bench, pod: str, url: str, *, admitted: bool = True) -> tuple[Answer, Contact | None]:
-    """One request, and what the firewall logged of it with that outcome, from an address of the cluster."""
-    before = set(bench.firewall.log())
-    answer = bench.reach(pod, url)
-    fresh = [contact for contact in bench.firewall.log() if contact not in before and contact.admitted is admitted]
-    if answer.address is not None:
-        fresh = [contact for contact in fresh if contact.source == answer.address]
-    return answer, fresh[-1] if fresh else None
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """One request of a pod, and what the firewall's log says of its node's recent ones."""
+
+    pod: Pod
+    answer: Answer
+    contact: Contact | None
+
+    def __str__(self) -> str:
+        logged = f"{self.contact.verdict} {self.contact.source}" if self.contact else "no such line yet"
+        return f"{self.pod.name} on {self.pod.node}: {self.answer}; log: {logged}"
 
 
-def _seen(bench: Bench, pod: str, answer: Answer, contact: Contact | None, *, admitted: bool) -> str:
-    word = "admitted" if admitted else "refused"
-    logged = f"log: {word} {contact.source}" if contact else f"log: nothing {word}"
-    return f"{pod} on {bench.pod(pod).node}: {answer}; {logged}"
+def _knock(bench: Bench, name: str, url: str, *, admitted: bool) -> Knock:
+    """Send a request, and look for a recent line with that verdict and an address that can be the pod's.
+
+    The log is shown a moment after the packet, so the line of an earlier request of this check counts as well.
+    """
+    pod, answer = bench.pod(name), bench.reach(name, url)
+    possible = {answer.address} if answer.address else set(_node_addresses(bench, pod))
+    since = datetime.now(UTC) - RECENT
+    recent = [contact for contact in bench.firewall.log() if contact.time > since and contact.source in possible]
+    fitting = [contact for contact in recent if contact.admitted is admitted]
+    return Knock(pod, answer, fitting[-1] if fitting else None)
+
+
+def _node_addresses(bench: Bench, pod: Pod) -> tuple[IPAddress, ...]:
+    return next(node.addresses for node in bench.nodes if node.name == pod.node)
 
 
 CHECKS = (

@@ -66,6 +66,11 @@ def judge(notebook: NotebookNode, *, exit_code: int, last_cell: str) -> Judgemen
     if exit_code == Ending.CELL_TIMEOUT:
         return Judgement(Result.TIMEOUT, f"cell {last_cell!r} took too long", checks, _fault(last, "time limit"))
     for cell in cells:
+        bad = next((record for record in records(cell) if record["outcome"] not in GOOD), None)
+        if bad is not None:
+            reason = f"check {bad['id']}: {bad['outcome']}"
+            evidence = f"expected: {bad['expected']}\nobserved: {bad['observed']}"
+            return Judgement(Result.FAILED, reason, checks, _fault(cell, evidence))
         if error := _error(cell):
             return _failed(cell, error, checks)
     if exit_code == Ending.KERNEL_DIED:
@@ -78,10 +83,6 @@ def judge(notebook: NotebookNode, *, exit_code: int, last_cell: str) -> Judgemen
         if cell.execution_count is None and cell.source.strip():
             reason = f"the run ended before cell {cell.id!r}, without an error"
             return Judgement(Result.FAILED, reason, checks, _fault(cell, "not run"))
-        bad = [record for record in records(cell) if record["outcome"] not in GOOD]
-        if bad:
-            reason = f"check {bad[0]['id']}: {bad[0]['outcome']}"
-            return Judgement(Result.FAILED, reason, checks, _fault(cell, f"observed {bad[0]['observed']}"))
         if "check" in tags(cell) and not records(cell):
             reason = f"cell {cell.id!r} is tagged as a check but checked nothing"
             return Judgement(Result.FAILED, reason, checks, _fault(cell, reason))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 
@@ -101,8 +102,8 @@ class FakeBench:
         if allowed is not None:
             address = ipaddress.ip_address(source)
             admitted = any(address in network for network in allowed)
-            time = f"t{len(self.firewall.contacts)}"
-            self.firewall.contacts.append(Contact(time, admitted, "tcp", address, "192.168.60.13:80"))
+            contact = Contact(datetime.now(UTC), admitted, "tcp", address, "192.168.60.13:80")
+            self.firewall.contacts.append(contact)
             if not admitted:
                 return Answer(url, None, "connection refused (curl exit code 7)")
         return Answer(url, ipaddress.ip_address(source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from egresslab.lab.checks import boundary
 from egresslab.lab.checks.model import Outcome
+from egresslab.lab.firewall import Contact
 from tests.unit.lab.conftest import FakeBench, FakeFirewall, make_policy
 
 
@@ -38,6 +40,18 @@ def test_all_pods_have_to_be_admitted(bench: FakeBench) -> None:
 def test_silence_without_a_line_in_the_log_is_no_refusal(bench: FakeBench) -> None:
     bench.firewall = FakeFirewall(("192.168.60.11/32",))
     bench.sources["client-2"] = None
+    assert boundary.outside_refuses(bench, pod="client-2").outcome is Outcome.FAIL
+
+
+def test_old_lines_and_lines_about_other_nodes_do_not_count(bench: FakeBench) -> None:
+    bench.firewall = FakeFirewall(("192.168.60.11/32",))
+    bench.sources["client-2"] = None
+    old, other = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC)
+    destination = "192.168.60.13:80"
+    bench.firewall.contacts = [
+        Contact(old, False, "tcp", ipaddress.ip_address("192.168.60.12"), destination),
+        Contact(other, False, "tcp", ipaddress.ip_address("192.168.60.14"), destination),
+    ]
     assert boundary.outside_refuses(bench, pod="client-2").outcome is Outcome.FAIL
 
 
