@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
 from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
@@ -26,7 +27,7 @@ from egresslab.api.resources import NODES, PODS, Object
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import NodeConfig
-from egresslab.errors import ClusterError
+from egresslab.errors import ClusterError, DatapathError
 from egresslab.policy.engine import Settings
 from egresslab.policy.entries import Change, Changes, Delete, Upsert
 from egresslab.policy.inventory import Kind, Node, Pod
@@ -39,7 +40,7 @@ OVERLAY_OVERHEAD = 50
 """Bytes that VXLAN over IPv4 puts around an inner packet: Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348)."""
 GATE_PATIENCE_S = 10.0
 EXPIRY_PERIOD_S = 10.0
-PUBLISH_RETRY_S = 0.5
+RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,10 @@ class Agent:
         self._api = api
         self._datapath = datapath
         self._netlink = netlink
+        self._turn = asyncio.Lock()
         self._attachments = Attachments(datapath, netlink)
         self._view = ClusterView(api, Settings(), self._changed)
-        self._links = PodLinks(datapath, self._attachments, netlink, config.node)
+        self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node)
         self._wires = Wires(self._attachments)
         self._programmer = Programmer(datapath, config.node, self._index_of)
         self._interfaces: tuple[NodeInterface, ...] = ()
@@ -157,10 +159,19 @@ class Agent:
         while True:
             await self._watch.changed.wait()
             self._watch.changed.clear()
-            before, self._interfaces = self._interfaces, await read_interfaces(self._netlink)
             self._links.wake.set()
+            before = self._interfaces
+            try:
+                async with self._turn:
+                    self._interfaces = await read_interfaces(self._netlink)
+                    if self._interfaces != before:
+                        await self._wires.set(self._interfaces)
+            except NetlinkDumpInterrupted:
+                self._watch.changed.set()
+            except DatapathError as error:
+                logger.warning("an interface was not programmed: %s", error)
+                asyncio.get_running_loop().call_later(RETRY_S, self._watch.changed.set)
             if self._interfaces != before:
-                await self._wires.set(self._interfaces)
                 self._programmer.rewrite_slots(self._view.engine)
                 self._publish.set()
 
@@ -178,7 +189,7 @@ class Agent:
                 await self._api.patch(NODES, self._config.node, {"metadata": {"annotations": {ANNOTATION: text}}})
             except (ApiError, Unreachable) as error:
                 logger.warning("cannot publish the interfaces: %s", error)
-                await asyncio.sleep(PUBLISH_RETRY_S)
+                await asyncio.sleep(RETRY_S)
                 self._publish.set()
 
     async def _expire_flows(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from egresslab.agent.interfaces import NodeInterface
 from egresslab.datapath.attachments import Attachments
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 HOST_ROUTES = ((socket.AF_INET, 32), (socket.AF_INET6, 128))
 MAIN_TABLE = 254
+RETRY_S = 0.5
 
 
 class PodLinks:
@@ -33,8 +35,12 @@ class PodLinks:
     `wake` is set by the owner whenever pods or links may have changed.
     """
 
-    def __init__(self, datapath: Datapath, attachments: Attachments, netlink: AsyncIPRoute, node: str) -> None:
+    def __init__(
+        self, datapath: Datapath, attachments: Attachments, netlink: AsyncIPRoute, turn: asyncio.Lock, node: str
+    ) -> None:
+        """`turn` is held by whoever uses `netlink`: the kernel refuses a second dump on a socket (EBUSY)."""
         self.wake = asyncio.Event()
+        self._turn = turn
         self._datapath = datapath
         self._attachments = attachments
         self._netlink = netlink
@@ -104,7 +110,15 @@ class PodLinks:
         while True:
             await self.wake.wait()
             self.wake.clear()
-            await self._reconcile()
+            try:
+                async with self._turn:
+                    await self._reconcile()
+            except NetlinkDumpInterrupted:
+                self.wake.set()
+            except DatapathError as error:
+                # Most often a link that went away between looking and attaching.
+                logger.warning("a pod's link was not programmed: %s", error)
+                asyncio.get_running_loop().call_later(RETRY_S, self.wake.set)
 
     async def _reconcile(self) -> None:
         local = dict(self._local)
