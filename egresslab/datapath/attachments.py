@@ -28,8 +28,8 @@ PRIORITY = 0xE6
 HANDLE = 1
 PREFIX = "egresslab:"
 ARPHRD_ETHER = 1
-GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.EINVAL})
-"""What the kernel answers about a link, qdisc or filter that is not there."""
+GONE = frozenset({errno.ENODEV, errno.ENOENT})
+"""What the kernel answers about a link or filter that is not there; about a qdisc, EINVAL."""
 
 
 class Attachments:
@@ -101,7 +101,13 @@ class Attachments:
                     foreign = True
                     continue
                 await self._forgiving(
-                    "del-filter", ifindex, parent=parent, prio=options["info"] >> 16, handle=options["handle"]
+                    "del-filter",
+                    ifindex,
+                    kind="bpf",
+                    parent=parent,
+                    prio=options["info"] >> 16,
+                    protocol=ETH_P_ALL,
+                    handle=options["handle"],
                 )
         if not foreign:
             await self._forgiving("del", ifindex, kind="clsact", parent=0xFFFFFFF1, handle=CLSACT)
@@ -139,7 +145,7 @@ class Attachments:
         try:
             await self._netlink.tc(command, index=ifindex, **arguments)
         except NetlinkError as error:
-            if error.code not in GONE:
+            if error.code not in GONE and not (command == "del" and error.code == errno.EINVAL):
                 raise _refused("cannot detach", ifindex, error) from error
 
     async def _ours(self, ifindex: int, parent: int) -> list[Program]:
@@ -158,7 +164,7 @@ class Attachments:
                 if message["handle"]:
                     found.append((message, name or ""))
         except NetlinkError as error:
-            if error.code not in GONE:
+            if error.code not in GONE and error.code != errno.EINVAL:
                 raise
         return found
 
