@@ -105,8 +105,8 @@ def test_privileged_host_pod_uses_bpf_and_settings(cluster: Cluster) -> None:
         assert "eth0" in cluster.exec("agent", "ls", "/sys/class/net").split()
         assert cluster.exec("agent", "python", "-c", "import egresslab, sys; print(sys.version_info[0])") == "3\n"
         cluster.exec("agent", "test", "-x", "/opt/bin/cilium-dbg")
-        assert cluster.exec("agent", "sh", "-c", "command -v egresslab-dbg") == "/opt/bin/egresslab-dbg
-"
+        found = cluster.exec("agent", "sh", "-c", "command -v egresslab-dbg")
+        assert found.strip() == "/opt/bin/egresslab-dbg"
         cluster.delete("agent")
     finally:
         subprocess.run(["umount", str(bpffs)], check=True)
