@@ -3,7 +3,7 @@
 They keep no state of their own: killed at any moment and started again, they go on from what the API server holds.
 """
 
-from egresslab.cluster.controllers.running import run_controllers
+from egresslab.cluster.controllers.running import control, run_controllers
 from egresslab.cluster.controllers.settings import Settings
 
-__all__ = ["Settings", "run_controllers"]
+__all__ = ["Settings", "control", "run_controllers"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from egresslab.api.connection import ApiError, Unreachable, connect
+from egresslab.api.connection import Api, ApiError, Unreachable, connect
 from egresslab.api.resources import PODS, Object
 from egresslab.cluster.controllers.caches import Caches, Index
 from egresslab.cluster.controllers.clusterdns import ClusterDns
@@ -44,60 +44,61 @@ async def run_controllers(kubeconfig: Path, stop: asyncio.Event, settings: Setti
     outages are waited out.
     """
     ca = _certificate_authority(kubeconfig)
-    work = asyncio.create_task(_work(kubeconfig, ca, settings), name="controllers")
-    halt = asyncio.create_task(stop.wait(), name="controllers-stop")
-    try:
-        await asyncio.wait((work, halt), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (work, halt):
-            task.cancel()
-        await asyncio.wait((work, halt))
-    if not work.cancelled():
-        work.result()
-
-
-async def _work(kubeconfig: Path, ca: str, settings: Settings) -> None:
     async with connect(kubeconfig) as api:
-        caches = Caches(api)
-        pods = caches.of(PODS)
-        owned, placed = Index(pods, controller_key), Index(pods, _node_key)
-        events = {
-            name: EventRecorder(api, name)
-            for name in (
-                NAME,
-                "replicaset-controller",
-                "deployment-controller",
-                "daemonset-controller",
-                "node-controller",
-                "taint-eviction-controller",
-            )
-        }
-        collector = GarbageCollector(api, caches)
-        queues: list[WorkQueue[Any]] = [
-            ClusterDns(api, caches, settings).queue,
-            NamespaceController(api, caches, ca).queue,
-            Scheduler(api, caches, events[NAME]).queue,
-            ReplicaSetController(api, caches, owned, events["replicaset-controller"]).queue,
-            DeploymentController(api, caches, owned, events["deployment-controller"]).queue,
-            DaemonSetController(api, caches, owned, events["daemonset-controller"]).queue,
-            EndpointsController(api, caches).queue,
-            NodeLifecycleController(api, caches, placed, events["node-controller"], settings).queue,
-            TaintManager(api, caches, placed, events["taint-eviction-controller"]).queue,
-            PodCollector(api, caches, placed, settings).queue,
-            collector.queue,
-        ]
-        await _first_discovery(collector)
+        work = asyncio.create_task(control(api, ca, settings), name="controllers")
+        halt = asyncio.create_task(stop.wait(), name="controllers-stop")
         try:
-            async with asyncio.TaskGroup() as group:
-                caches.start(group)
-                await caches.wait_synced()
-                for recorder in events.values():
-                    group.create_task(recorder.run(), name="events")
-                for queue in queues:
-                    group.create_task(queue.run(), name=queue.name)
-                logger.info("controllers are running")
-        except* ClusterError as errors:
-            raise errors.exceptions[0] from errors
+            await asyncio.wait((work, halt), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, halt):
+                task.cancel()
+            await asyncio.wait((work, halt))
+        if not work.cancelled():
+            work.result()
+
+
+async def control(api: Api, ca: str, settings: Settings = DEFAULTS) -> None:
+    """All controllers over one connection, until cancelled; `ca` is the PEM text that pods are to trust."""
+    caches = Caches(api)
+    pods = caches.of(PODS)
+    owned, placed = Index(pods, controller_key), Index(pods, _node_key)
+    events = {
+        name: EventRecorder(api, name)
+        for name in (
+            NAME,
+            "replicaset-controller",
+            "deployment-controller",
+            "daemonset-controller",
+            "node-controller",
+            "taint-eviction-controller",
+        )
+    }
+    collector = GarbageCollector(api, caches)
+    queues: list[WorkQueue[Any]] = [
+        ClusterDns(api, caches, settings).queue,
+        NamespaceController(api, caches, ca).queue,
+        Scheduler(api, caches, events[NAME]).queue,
+        ReplicaSetController(api, caches, owned, events["replicaset-controller"]).queue,
+        DeploymentController(api, caches, owned, events["deployment-controller"]).queue,
+        DaemonSetController(api, caches, owned, events["daemonset-controller"]).queue,
+        EndpointsController(api, caches).queue,
+        NodeLifecycleController(api, caches, placed, events["node-controller"], settings).queue,
+        TaintManager(api, caches, placed, events["taint-eviction-controller"]).queue,
+        PodCollector(api, caches, placed, settings).queue,
+        collector.queue,
+    ]
+    await _first_discovery(collector)
+    try:
+        async with asyncio.TaskGroup() as group:
+            caches.start(group)
+            await caches.wait_synced()
+            for recorder in events.values():
+                group.create_task(recorder.run(), name="events")
+            for queue in queues:
+                group.create_task(queue.run(), name=queue.name)
+            logger.info("controllers are running")
+    except* ClusterError as errors:
+        raise errors.exceptions[0] from errors
 
 
 async def _first_discovery(collector: GarbageCollector) -> None:
