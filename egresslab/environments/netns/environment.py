@@ -14,6 +14,7 @@ from typing import Any
 from egresslab.environments.base import Fault, Outcome, Progress, Status
 from egresslab.environments.definitions import definitions, manifests
 from egresslab.environments.netns import construction, faults, host
+from egresslab.environments.netns.configs import CONTROL_PLANE, node_process
 from egresslab.environments.netns.demolition import demolish
 from egresslab.environments.netns.labrecord import LabRecord, Stage, read_lab, write_lab
 from egresslab.environments.netns.locks import locked
@@ -167,12 +168,14 @@ class NetnsEnvironment:
 
         async with connect(self._paths.kubeconfig) as api:
             clock.step("API server")
-            await readiness.wait_for_api(api, self._paths, API_DEADLINE_S)
+            answering = readiness.wait_for_api(api, self._paths, API_DEADLINE_S)
+            await readiness.unless_ending(self._paths, [CONTROL_PLANE], answering)
             clock.step("manifests")
             await Applier(api).apply_all(objects)
             clock.step("nodes Ready")
             expected = self._expected(record)
-            await readiness.wait_for_nodes(api, self._paths, expected, NODES_DEADLINE_S)
+            joining = readiness.wait_for_nodes(api, self._paths, expected, NODES_DEADLINE_S)
+            await readiness.unless_ending(self._paths, map(node_process, expected), joining)
             if len(expected) == len(record.topology["nodes"]):
                 clock.step("agent and operator rolled out")
                 await readiness.wait_for_rollouts(api, self._paths, objects, len(expected), ROLLOUT_DEADLINE_S)

@@ -7,16 +7,20 @@ process concerned said last.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.reflector import ObjectChange, Reflector
 from egresslab.api.resources import DAEMONSETS, DEPLOYMENTS, NODES, Object, Resource
 from egresslab.environments.netns.paths import LabPaths
+from egresslab.environments.netns.records import read_record
 from egresslab.errors import EnvironmentFailure
 
 API_PAUSE_S = 0.03
+LOOK_S = 0.25
+PATIENCE_STARTS = 4
 LOG_LINES = 12
 
 
@@ -52,6 +56,31 @@ def is_rolled_out(workload: Object, nodes: int) -> bool:
         return bool(status.get("updatedNumberScheduled", 0) == status.get("numberReady", 0) == wanted)
     wanted = spec.get("replicas", 1)
     return bool(status.get("updatedReplicas", 0) == status.get("readyReplicas", 0) == wanted)
+
+
+async def unless_ending(paths: LabPaths, processes: Iterable[str], wait: Coroutine[Any, Any, None]) -> None:
+    """Wait, but not for processes that start and end again and again; raises `EnvironmentFailure` with their log."""
+
+    def restarts() -> dict[str, int]:
+        records = ((name, read_record(paths.processes / f"{name}.json")) for name in names)
+        return {name: record.restarts if record else 0 for name, record in records}
+
+    names = tuple(processes)
+    begun = restarts()
+    task = asyncio.create_task(wait, name="wait for a process")
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
+            for name, count in restarts().items():
+                if count - begun[name] >= PATIENCE_STARTS:
+                    raise EnvironmentFailure(
+                        f"ends as soon as it is started; last lines of its log:\n{tail(paths.log(name))}",
+                        object=f"process {name}",
+                        fix=f"`egresslab doctor`; then `egresslab down --lab {paths.lab}` and up again",
+                    )
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def wait_for_api(api: Api, paths: LabPaths, deadline_s: float) -> None:
