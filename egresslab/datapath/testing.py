@@ -185,6 +185,9 @@ class Rig:
         await node.attachments.attach_overlay(node.overlay)
         for index in node.links.values():
             await node.attachments.attach_wire(index)
+        for other in self.nodes.values():
+            for pod in other.pods:
+                await self._tell(node, pod)
         await self.add_pod(name, name)
 
     async def add_pod(self, node_name: str, name: str) -> Pod:
@@ -227,21 +230,25 @@ class Rig:
             await node.netlink.route(
                 "add", dst=f"{address}/{address.max_prefixlen}", oif=ifindex, family=family, scope=SCOPE_LINK
             )
-            for other in self.nodes.values():
-                if other is not node:
-                    via = node.v4 if address.version == 4 else node.v6
-                    await other.netlink.route(
-                        "add", dst=f"{address}/{address.max_prefixlen}", gateway=str(via), family=family
-                    )
         node.pods.append(pod)
-        for address in pod.addresses:
-            for other in self.nodes.values():
-                remote = Endpoint(node=node.v4)
-                other.datapath.endpoints.set(
-                    address, Endpoint(ifindex, pod.mac, None, True) if other is node else remote
-                )
+        for other in self.nodes.values():
+            await self._tell(other, pod)
         await node.attachments.attach_pod(ifindex)
         return pod
+
+    async def _tell(self, node: Node, pod: Pod) -> None:
+        """What a node knows of a pod: where it is, and for remote ones the way there."""
+        for address in pod.addresses:
+            if node is pod.node:
+                node.datapath.endpoints.set(address, Endpoint(pod.ifindex, pod.mac, None, ready=True))
+                continue
+            node.datapath.endpoints.set(address, Endpoint(node=pod.node.v4))
+            await node.netlink.route(
+                "replace",
+                dst=f"{address}/{address.max_prefixlen}",
+                gateway=str(pod.node.v4 if address.version == 4 else pod.node.v6),
+                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+            )
 
     async def masquerade(self, node: Node) -> None:
         """What a cluster's own network does for pods that no policy selects."""
