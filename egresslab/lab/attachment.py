@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from egresslab.errors import EnvironmentFailure, LabError
+from egresslab.api.resources import NODES
+from egresslab.errors import EgresslabError, EnvironmentFailure, LabError
+from egresslab.lab import nodes
+from egresslab.lab.client import Client
 
 KUBECONFIG_TIMEOUT_S = 30.0
 DOCTOR = "egresslab doctor"
@@ -37,16 +40,34 @@ class Attachment:
 def attach(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachment:
     """The lab's kubeconfig, after bringing the lab up if it is not; `say` is told of the progress.
 
-    Raises `LabError` when there is no kubeconfig to be had and `EnvironmentFailure` when the lab does not come up in
-    time.
+    Raises `LabError` when there is no kubeconfig to be had, `EnvironmentFailure` when the lab does not come up in time.
     """
     if environment == OUTSIDE_CLUSTER:
         return Attachment(environment, lab, kubeconfig_of_variable(), created=False)
+    path = _running(environment, lab)
+    if path is not None:
+        return Attachment(environment, lab, path, created=False)
     output = _run(command("up", environment, lab), timeout_s=timeout_s)
     for line in output.splitlines():
         say(line)
-    path = _run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip()
-    return Attachment(environment, lab, Path(path), created=UP_ALREADY not in output)
+    path = Path(_run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip())
+    return Attachment(environment, lab, path, created=UP_ALREADY not in output)
+
+
+def _running(environment: str, lab: str) -> Path | None:
+    """The kubeconfig of a lab that answers and whose nodes are all Ready; None for one that has to be brought up."""
+    try:
+        path = Path(_run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip())
+        client = Client(path)
+    except EgresslabError:
+        return None
+    try:
+        found = [nodes.node(body) for body in client.list(NODES)]
+    except EgresslabError:
+        return None
+    finally:
+        client.close()
+    return path if found and all(node.ready for node in found) else None
 
 
 def command(verb: str, environment: str, lab: str) -> list[str]:

@@ -35,7 +35,7 @@ class Running:
     """A command that runs in a container. Close it, or wait for its end."""
 
     def __init__(self, api: kube.ApiClient, namespace: str, pod: str, command: Sequence[str], *, stdin: bool) -> None:
-        self.shown = f"{namespace}/{pod}: {' '.join(command)}"
+        self.shown = f"{namespace}/{pod}: {' '.join(' '.join(command).split())}"
         try:
             self._socket = stream.stream(
                 kube.CoreV1Api(api).connect_get_namespaced_pod_exec,
