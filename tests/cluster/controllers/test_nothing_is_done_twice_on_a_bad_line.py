@@ -75,7 +75,7 @@ async def badly_connected(directory: Path, seed: int) -> AsyncIterator[Cluster]:
                 assert not [error for error in ended if isinstance(error, Exception)]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_every_pod_is_made_once_and_the_rollout_takes_no_detour(tmp_path: Path, seed: int) -> None:
     async with badly_connected(tmp_path, seed) as cluster:
         kubelets = cluster.kubelets
