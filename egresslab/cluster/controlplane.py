@@ -22,14 +22,17 @@ from typing import Annotated
 
 import uvicorn
 import uvloop
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pyroute2 import netns
 
 from egresslab.cluster.apiserver.server import ApiServer, Settings
+from egresslab.cluster.apiserver.store import HISTORY
 
 logger = logging.getLogger(__name__)
 
 STOP_S = 5.0
+GRACE_S = 1
+"""For TLS connections to close: idle clients do not answer, and shall not hold up a restart."""
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 
@@ -52,7 +55,8 @@ class Configuration(BaseModel):
 
     `netns` (a name in /run/netns) and `node_bind` go together; without them the server is on the host's loopback only.
     `kubeconfig` is what the controllers connect with; without it there are none. `service_accounts` says whether pods
-    must have a service account; by default they must where there are controllers to make one.
+    must have a service account; by default they must where there are controllers to make one. `history` is how many
+    changes of a resource watches can go back.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +73,7 @@ class Configuration(BaseModel):
     service_cidr: IPv4Network | IPv6Network = IPv4Network("10.96.0.0/16")
     kubeconfig: Path | None = None
     service_accounts: bool | None = None
+    history: int = Field(default=HISTORY, ge=1)
     log: Path | None = None
 
 
@@ -107,6 +112,7 @@ def _settings(config: Configuration) -> Settings:
         kubelet_token=config.kubelet_token,
         kubelet_port=config.kubelet_port,
         authority=config.tls.ca,
+        history=config.history,
         accounts=controlled if config.service_accounts is None else config.service_accounts,
     )
 
@@ -134,7 +140,7 @@ async def serve(config: Configuration, listeners: list[socket.socket]) -> None:
             server_header=False,
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(STOP_S),
+            timeout_graceful_shutdown=GRACE_S,
             backlog=_BACKLOG,
         )
     )

@@ -35,7 +35,7 @@ from egresslab.cluster.apiserver.reading import Reader
 from egresslab.cluster.apiserver.registry import Registry
 from egresslab.cluster.apiserver.resources import Resources
 from egresslab.cluster.apiserver.reviews import Reviewer
-from egresslab.cluster.apiserver.store import Store
+from egresslab.cluster.apiserver.store import HISTORY, Store
 from egresslab.cluster.apiserver.subresources import Subresources
 from egresslab.cluster.apiserver.webhooks import Webhooks
 from egresslab.cluster.apiserver.writing import Writer
@@ -70,6 +70,7 @@ class Settings:
     kubelet_port: int = 10250
     authority: Path | None = None
     accounts: bool = True
+    history: int = HISTORY
 
 
 class ApiServer:
@@ -77,7 +78,7 @@ class ApiServer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.store = store = Store(settings.state)
+        self.store = store = Store(settings.state, settings.history)
         self._registry = registry = Registry()
         for kind in registry.all():
             store.bucket(kind.bucket, kind.fields)

@@ -74,10 +74,10 @@ class Change:
 class Bucket:
     """All objects of one resource. `fields` names the paths that field selectors may use."""
 
-    def __init__(self, name: str, fields: tuple[str, ...], version: int) -> None:
+    def __init__(self, name: str, fields: tuple[str, ...], version: int, history: int = HISTORY) -> None:
         self.name = name
         self.entries: dict[Key, Entry] = {}
-        self.history: deque[Change] = deque(maxlen=HISTORY)
+        self.history: deque[Change] = deque(maxlen=history)
         self.compacted = version
         self.listeners: list[Callable[[Change], None]] = []
         self._paths = tuple((path, tuple(path.split("."))) for path in fields)
@@ -97,7 +97,7 @@ class Bucket:
 
     def publish(self, change: Change) -> None:
         """Remember a change and tell everyone."""
-        if len(self.history) == HISTORY:
+        if len(self.history) == self.history.maxlen:
             self.compacted = self.history[0].version
         self.history.append(change)
         for listener in tuple(self.listeners):
@@ -117,7 +117,8 @@ def _text(obj: Any, parts: tuple[str, ...]) -> str:
 class Store:
     """Buckets over one file; `version` is the resourceVersion of the last write."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, history: int = HISTORY) -> None:
+        self._history = history
         self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _SCHEMA)
         self.version: int = self._database.execute("SELECT value FROM facts WHERE name = 'version'").fetchone()[0]
@@ -131,7 +132,7 @@ class Store:
         """The bucket of that name, read from the file the first time."""
         if (known := self._buckets.get(name)) is not None:
             return known
-        bucket = self._buckets[name] = Bucket(name, fields, self.version)
+        bucket = self._buckets[name] = Bucket(name, fields, self.version, self._history)
         rows = self._database.execute("SELECT version, data FROM objects WHERE bucket = ?", (name,))
         for version, data in rows:
             entry = bucket.entry(orjson.loads(data), version)

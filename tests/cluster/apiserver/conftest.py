@@ -14,7 +14,9 @@ import pytest
 from kubernetes.dynamic import DynamicClient
 
 from egresslab.api.crds import definitions
-from egresslab.cluster.testing import RunningServer, running_server
+from egresslab.cluster.testing import RunningServer, api_server, running_server
+
+__all__ = ["api_server"]
 
 KUBECTL = Path(sys.executable).with_name("kubectl")
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -1,4 +1,5 @@
-"""What kubectl prints: each file in tests/kubectl is a session in a fresh namespace, its output masked where it varies."""
+"""What kubectl prints: each file in tests/kubectl is a session in a fresh namespace, its output masked where it varies.
+"""
 
 from __future__ import annotations
 
