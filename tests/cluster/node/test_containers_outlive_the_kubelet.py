@@ -73,7 +73,7 @@ def test_a_pod_deleted_while_no_kubelet_runs_is_removed_afterwards(cluster: Clus
     cluster.kubectl("delete", "pod", "forced", "--force", "--grace-period=0", "--wait=false")
     node.start()
     until(lambda: not any((node.config.pods / uid).exists() for uid in uids), "both folders are gone")
-    until(lambda: cluster.get("pod", "orderly") is None, "the pod is gone from the API")
+    until(lambda: cluster.pods("/" + "orderly") is None, "the pod is gone from the API")
     assert not any(is_alive(process) for process in processes)
     links = node.run("ip", "-o", "link")
     assert not any(f"veth{uid[:8]}" in links for uid in uids)
@@ -118,7 +118,7 @@ def test_everything_of_a_dead_node_is_removed_by_record(cluster: Cluster) -> Non
     assert before.count("sleep 1000") >= 3
     node.kill()
     remove_node_leftovers(node.config)
-    assert "veth" not in node.run("ip", "-o", "link")
+    until(lambda: "veth" not in node.run("ip", "-o", "link"), "the kernel has removed the links")
     assert not node.config.pods.exists()
     assert not any((Path("/run/netns") / node.config.pod_namespace(uid)).exists() for uid in uids)
     for process in Path("/proc").glob("[0-9]*/environ"):

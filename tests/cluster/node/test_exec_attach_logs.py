@@ -112,7 +112,7 @@ def test_run_interactively_and_remove(cluster: Cluster) -> None:
     terminal.type("exit\n")
     terminal.expect('pod "visit" deleted')
     terminal.close()
-    assert cluster.get("pod", "visit") is None
+    assert cluster.pods("/" + "visit") is None
 
 
 def test_piped_input_to_a_run(cluster: Cluster) -> None:
@@ -150,7 +150,7 @@ def test_log_of_the_run_before(cluster: Cluster) -> None:
     cluster.apply(pod("again", "sh", "-c", 'test -e /share/x && sleep 1000; touch /share/x; echo first; exit 1',
                       container={"volumeMounts": [{"name": "share", "mountPath": "/share"}]},
                       volumes=[{"name": "share", "emptyDir": {}}]))  # fmt: skip
-    until(lambda: cluster.pod("again")["status"]["containerStatuses"][0]["restartCount"] == 1, "it was restarted")
+    until(lambda: cluster.container("again")["restartCount"] == 1, "it was restarted")
     assert cluster.kubectl("logs", "again", "--previous").stdout == "first\n"
     cluster.delete("again")
     cluster.apply(pod("once", "sleep", "1000"))

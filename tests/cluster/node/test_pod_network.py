@@ -16,8 +16,6 @@ from .conftest import Cluster, pod, until
 
 pytestmark = pytest.mark.root
 
-SHOW_PEER = "while true; do echo $NCAT_REMOTE_ADDR; done"
-
 
 @pytest.fixture(scope="module")
 def pair(cluster: Cluster) -> Iterator[dict[str, dict[str, str]]]:
@@ -86,7 +84,7 @@ def test_names(cluster: Cluster, pair: dict[str, dict[str, str]]) -> None:
     }
     cluster.apply({**service, "spec": {"ports": ports}}, {**headless, "spec": {"clusterIP": "None", "ports": ports}})
     cluster.apply(slice_)
-    cluster_ip = (cluster.get("service", "web") or {})["spec"]["clusterIP"]
+    cluster_ip = cluster.request("GET", "/api/v1/namespaces/default/services/web")["spec"]["clusterIP"]
 
     def look_up(name: str) -> str:
         return cluster.kubectl("exec", "a", "--", "nslookup", name, check=False).stdout
@@ -98,8 +96,8 @@ def test_names(cluster: Cluster, pair: dict[str, dict[str, str]]) -> None:
     assert "10.244.9.7" in look_up("10-244-9-7.default.pod.cluster.local")
     assert "NXDOMAIN" in look_up("nowhere.example.")
     assert cluster.exec("b", "sh", "-c", "curl -s -o /dev/null -w '%{remote_ip}' http://bare/") == address
-    cluster.kubectl("delete", "service", "web", "bare")
-    cluster.kubectl("delete", "endpointslice", "bare-1")
+    for path in ("/api/v1/namespaces/default/services/web", "/api/v1/namespaces/default/services/bare"):
+        cluster.request("DELETE", path)
 
 
 def test_an_address_is_not_given_again_at_once(cluster: Cluster) -> None:

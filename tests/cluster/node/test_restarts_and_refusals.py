@@ -12,8 +12,7 @@ pytestmark = pytest.mark.root
 
 
 def _container(cluster: Cluster, name: str) -> dict[str, Any]:
-    statuses = cluster.pod(name)["status"].get("containerStatuses") or [{"state": {}}]
-    return dict(statuses[0])
+    return cluster.container(name)
 
 
 def _waiting(cluster: Cluster, name: str) -> dict[str, str]:
