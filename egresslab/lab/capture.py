@@ -23,11 +23,12 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 SOURCE = re.compile(r"^(?:\S+ +(?:In|Out) +)?IP6? (?P<source>\S+) > ", re.MULTILINE)
 
+# Immediate mode (pcap(3)): otherwise packets of the last second would still wait in the kernel when it ends.
 # The shell ends tcpdump when a line arrives or the connection breaks; after SIGINT it writes out what it has. Debian's
 # tcpdump wants to become the user tcpdump, which small images do not have.
 SCRIPT = """
 grep -q ^tcpdump: /etc/passwd || as="-Z root"
-tcpdump -l -n -t -i "$0" $as "$1" & pid=$!
+tcpdump --immediate-mode -l -n -t -i "$0" $as "$1" & pid=$!
 read line
 kill -INT $pid
 wait $pid

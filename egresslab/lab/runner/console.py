@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from egresslab.lab.runner.suite import ChapterRun, Suite
 
 INTERRUPTED = 130
 """Exit code after SIGINT, as shells have it."""
+WIDE = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 
 def run(plan: Suite) -> int:
@@ -84,7 +87,7 @@ class Watch:
 
     def say(self, text: str) -> None:
         """A line about the lab."""
-        self._console.print(text, markup=False, highlight=False, style="dim")
+        self._console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
 
     def began(self, chapter: Chapter) -> None:
         """A chapter starts."""
@@ -102,7 +105,8 @@ class Watch:
             self._progress.remove_task(self._task)
             self._task = None
         reason = f" ({run.reason})" if run.reason else ""
-        self._console.print(f"{_mark(run)} {run.chapter.id}: {run.result}, {run.seconds:.1f} s{reason}", markup=False)
+        line = f"{_mark(run)} {run.chapter.id}: {run.result}, {run.seconds:.1f} s{reason}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_results(runs: list[ChapterRun]) -> None:
@@ -118,7 +122,7 @@ def _print_results(runs: list[ChapterRun]) -> None:
             f"{passed}/{len(run.checks)}",
             run.reason,
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
     for run in runs:
         if run.fault:
             print(f"\n{run.chapter.id}, cell {run.fault.cell}:\n{run.fault.source}\n\n{run.fault.text}")

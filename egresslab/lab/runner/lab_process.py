@@ -15,6 +15,9 @@ DOWN_TIMEOUT_S = 60.0
 GRACE_S = 10.0
 """For a child that was asked to stop: `up` takes down what it has half made."""
 
+ADVICE = "try:"
+"""How the line begins that tells a person what to do next; a runner does that itself."""
+
 Say = Callable[[str], None]
 
 
@@ -49,7 +52,8 @@ async def _run(words: Sequence[str], timeout_s: float, say: Say) -> list[str]:
         async with asyncio.timeout(timeout_s):
             async for line in process.stdout:
                 lines.append(line.decode(errors="replace").rstrip())
-                say(lines[-1])
+                if not lines[-1].startswith(ADVICE):
+                    say(lines[-1])
             await process.wait()
     except TimeoutError as error:
         raise EnvironmentFailure(f"not done after {timeout_s:g} s", object=shown, fix=attachment.DOCTOR) from error

@@ -109,7 +109,12 @@ async def run(suite: Suite, watcher: Watcher, runs: list[ChapterRun]) -> None:
             if found is None or chapter not in able:
                 ended = ChapterRun(chapter, Result.SKIPPED, chapter.lacking(suite.environment), 0.0)
             else:
-                ended = await _run_chapter(suite, found, chapter, watcher)
+                started = time.monotonic()
+                try:
+                    ended = await _run_chapter(suite, found, chapter, watcher)
+                except asyncio.CancelledError:
+                    runs.append(ChapterRun(chapter, Result.FAILED, "interrupted", time.monotonic() - started))
+                    raise
             runs.append(ended)
             watcher.ended(ended)
     finally:
