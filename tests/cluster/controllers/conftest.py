@@ -30,8 +30,14 @@ class Cluster:
     api: Api
     kubelets: HollowKubelets
 
-    async def kubectl(self, *arguments: str, stdin: str | None = None, fails: bool = False) -> str:
-        """Output of kubectl; of a command that `fails`, what it complains of."""
+    async def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Output of kubectl; it must succeed."""
+        code, output = await self.kubectl_says(*arguments, stdin=stdin)
+        assert code == 0, (arguments, output)
+        return output
+
+    async def kubectl_says(self, *arguments: str, stdin: str | None = None) -> tuple[int, str]:
+        """Exit status and all output of kubectl."""
         process = await asyncio.create_subprocess_exec(
             str(kubectl_path()),
             "--kubeconfig",
@@ -42,8 +48,7 @@ class Cluster:
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await asyncio.wait_for(process.communicate(stdin.encode() if stdin else None), 60)
-        assert bool(process.returncode) is fails, (arguments, out.decode(), err.decode())
-        return (err if fails else out).decode()
+        return process.returncode or 0, out.decode() + err.decode()
 
     async def apply(self, *objects: Object) -> None:
         """kubectl apply."""
