@@ -47,20 +47,27 @@ def test_a_policy_that_breaks_the_schema_is_refused_with_the_field_named(lab: La
 @pytest.mark.parametrize("node", [ELSEWHERE, GATEWAY])
 def test_a_policy_that_cannot_work_drops_and_says_why(lab: Lab, change: dict[str, Any], reason: str, node: str) -> None:
     lab.run_pod("client", node=node)
+    lab.run_pod("control", node="lab-worker3")
     assert lab.reach("client", IFCONFIG, family=4).address is not None
-    body = policy(lab.current_namespace, **change)
+    selectors = [{"podSelector": {"matchLabels": {"app": "client"}}, "namespaceSelector": {"matchLabels": here(lab)}}]
+    body = policy(lab.current_namespace, selectors=selectors, **change)
     lab.apply(body)
     name = body["metadata"]["name"]
     lab.wait_for("entries", lambda: any(str(e.source) for e in lab.map_entries(node) if _of(lab, e)), timeout_s=5)
     with lab.capture("tcp dst port 80 and dst net 203.0.113.0/24", interface="any") as capture:
         assert lab.reach("client", IFCONFIG, family=4).address is None
-    assert dict(capture.sources) == {}
+        control = lab.reach("control", IFCONFIG, family=4).address
+    assert set(capture.sources) == {control}, "only the pod that shows that the capture works"
 
     def reasons() -> list[str]:
         listed = lab.kubectl(f"get events -n default --field-selector involvedObject.name={name} -o json").stdout
         return [event["reason"] for event in json.loads(listed)["items"]]
 
     lab.wait_for(f"an event {reason}", lambda: reason in reasons(), timeout_s=10)
+
+
+def here(lab: Lab) -> dict[str, str]:
+    return {"kubernetes.io/metadata.name": lab.current_namespace}
 
 
 def _of(lab: Lab, entry: Any) -> bool:

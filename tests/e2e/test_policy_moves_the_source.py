@@ -9,6 +9,16 @@ import pytest
 from egresslab.lab import Lab
 from tests.e2e.policies import CLUSTER, ELSEWHERE, EXTERNAL, GATEWAY, IFCONFIG, PUBLIC, policy
 
+DATAGRAM = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as talker:
+    talker.settimeout(3)
+    talker.connect((sys.argv[1], 7777))
+    talker.send(b"hello")
+    print(talker.recv(100).decode())
+"""
+
 
 def seen(lab: Lab, pod: str, url: str, family: int) -> str:
     return str(lab.observed_address(pod, url, family=family))
@@ -80,15 +90,16 @@ def test_traffic_inside_the_cluster_is_left_alone(lab: Lab) -> None:
 
 
 def test_udp_and_ping_leave_with_the_egress_address(lab: Lab) -> None:
-    lab.run_pod("client", image="nicolaka/netshoot", node=ELSEWHERE)
+    lab.run_pod("client", node=ELSEWHERE)
+    lab.run_pod("datagrams", image="python", node=ELSEWHERE)
     lab.apply(policy(lab.current_namespace))
     wait_for_address(lab, "client", IFCONFIG, 4, PUBLIC[4])
     with lab.capture("udp port 7777 or icmp or icmp6", interface="any") as capture:
         for family, server in ((4, "203.0.113.10"), (6, "2001:db8:113::10")):
-            answer = lab.exec("client", ["sh", "-c", f"echo hello | nc -u -w 1 {server} 7777"]).stdout
+            answer = lab.exec("datagrams", ["python", "-c", DATAGRAM, server]).stdout
             assert answer.startswith(f"{PUBLIC[family]} ")
             lab.exec("client", f"ping -{family} -c 3 -i 0.2 -W 2 {server}")
-    pods = lab.pod("client").addresses
+    pods = (*lab.pod("client").addresses, *lab.pod("datagrams").addresses)
     assert {ip_address(PUBLIC[4]), ip_address(PUBLIC[6])} <= set(capture.sources)
     assert not set(pods) & set(capture.sources)
 

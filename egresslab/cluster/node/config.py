@@ -65,15 +65,18 @@ class Kubelet(_Model):
 class NodeConfig(_Model):
     """Configuration of the process; paths are absolute, durations are seconds.
 
-    `root` is what containers see as the host's root (a hostPath volume P is `root/P`), `state` holds `pods/UID/` and
-    what else the node remembers. `labels`, `annotations` and `taints` are given to a new Node object only. Traffic of
-    pods to `cluster_cidrs` keeps its source address, all other is hidden behind the node. `ca_bundle` is a file of
-    certificates that pods trust. `environment` is put into every container.
+    `root` is what containers see as the host's root (a hostPath volume P is `root/P`), `state` holds `pods/UID/`
+    and what else the node remembers. `host_networks` are namespaces, by name, that a hostNetwork pod may ask for
+    instead of the node's own (annotation `egresslab.dev/network-namespace`). `labels`, `annotations` and `taints`
+    are given to a new Node object only. Traffic of pods to `cluster_cidrs` keeps its source address, all other is
+    hidden behind the node. `ca_bundle` is a file of certificates that pods trust. `environment` is put into every
+    container.
     """
 
     lab: str
     name: str
     network_namespace: Path | None = None
+    host_networks: dict[str, Path] = {}
     root: Path
     state: Path
     labels: dict[str, str] = {}

@@ -125,7 +125,7 @@ async def plan(
         environment=environment,
         working_dir=working_dir,
         security=rights,
-        network_namespace=sandbox.link.path if sandbox.link else None,
+        network_namespace=sandbox.link.path if sandbox.link else sandboxes.host_namespace(config, pod),
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),

@@ -30,6 +30,9 @@ FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 5.0
 DEFAULT_GRACE_S = 30
 FINISHED = ("Succeeded", "Failed")
+UNSUPPORTED = ("hostPID", "hostIPC", "shareProcessNamespace")
+FORCED_GRACE_S = 2.0
+"""What is left to the programs of a pod that the API server has forgotten already."""
 
 
 class PodWorker:
@@ -99,8 +102,11 @@ class PodWorker:
             self.changed()
 
     def vanish(self) -> None:
-        """The API server no longer knows the pod."""
+        """The API server no longer knows the pod; whoever forced that does not want to wait."""
         self._gone = True
+        if self._leaving.is_set():
+            for runner in self.runners.values():
+                runner.kill()
         self._leaving.set()
 
     def changed(self) -> None:
@@ -131,11 +137,14 @@ class PodWorker:
 
     async def _live(self) -> None:
         """Sandbox, init containers, containers."""
-        if (self.pod.get("status") or {}).get("phase") in FINISHED and not self.directory.exists():
+        self._complain()
+        if (self.pod.get("status") or {}).get("phase") in FINISHED:
+            self._sandbox = sandbox.read_record(self.directory)
+            if self._sandbox is not None:
+                await self._take_over()
             await asyncio.Event().wait()
         await self._ensure_sandbox()
-        for runner in self.runners.values():
-            await runner.take_over()
+        await self._take_over()
         refreshing = asyncio.create_task(self._refresh(), name=f"volumes of {self.label}")
         running: list[asyncio.Task[object]] = []
         try:
@@ -157,6 +166,18 @@ class PodWorker:
             for each in (refreshing, *running):
                 each.cancel()
             await asyncio.gather(refreshing, *running, return_exceptions=True)
+
+    async def _take_over(self) -> None:
+        for runner in self.runners.values():
+            await runner.take_over()
+
+    def _complain(self) -> None:
+        """Say what of the pod this node does not do, rather than leave it to be found out."""
+        spec = self.pod["spec"]
+        for field in UNSUPPORTED:
+            if spec.get(field):
+                text = f"spec.{field} has no effect on this node: every container has namespaces of its own"
+                self._services.events.record(self.pod, EventType.WARNING, "Unsupported", text)
 
     async def _end_sidecar(self, runner: ContainerRunner, running: list[asyncio.Task[object]]) -> None:
         task = running[[*self.runners].index(runner.name)]
@@ -288,7 +309,8 @@ class PodWorker:
         given = metadata.get("deletionGracePeriodSeconds")
         if given is None:
             given = spec.get("terminationGracePeriodSeconds")
-        return float(DEFAULT_GRACE_S if given is None else given)
+        grace_s = float(DEFAULT_GRACE_S if given is None else given)
+        return min(grace_s, FORCED_GRACE_S) if self._gone else grace_s
 
     async def _leave(self, publisher: asyncio.Task[None]) -> None:
         """Stop everything, remove it, and let the API server forget the pod."""

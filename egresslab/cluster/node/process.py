@@ -61,8 +61,9 @@ def prepare(config: NodeConfig) -> None:
     kernel.become_subreaper()
     routes.forward_packets()
     masquerade.install(config.pod_cidrs, config.cluster_cidrs)
-    for folder in (config.pods, config.root):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    config.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Tokens and secrets are below; containers see them through mounts, nobody else does.
+    config.pods.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _node_listener(config: NodeConfig, peers: PeerRoutes, registration: Registration) -> Any:

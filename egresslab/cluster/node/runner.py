@@ -384,6 +384,11 @@ class ContainerRunner:
             await asyncio.sleep(delay_s)
         self.state.waiting = ("ContainerCreating", "")
 
+    def kill(self) -> None:
+        """End the present run at once."""
+        if self.container is not None and self.state.exit is None:
+            self.container.kill()
+
     async def halt(self, grace_s: float) -> None:
         """Stop the present run for good, after `run` was cancelled: hook, TERM, KILL."""
         container = self.container

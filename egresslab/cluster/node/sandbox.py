@@ -22,9 +22,11 @@ from egresslab.cluster.node.config import Address, NodeConfig
 from egresslab.cluster.node.containers import write_private
 from egresslab.cluster.node.links import PodLink
 from egresslab.cluster.node.variables import hosts_file, resolver_file
+from egresslab.errors import ClusterError
 
 RECORD = "pod.json"
 HOSTNAME_LIMIT = 63
+NETWORK_ANNOTATION = "egresslab.dev/network-namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,25 @@ def hostname(pod: Object, node: str) -> str:
     return str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:HOSTNAME_LIMIT].rstrip("-.")
 
 
+def host_namespace(config: NodeConfig, pod: Object) -> Path | None:
+    """The namespace that a hostNetwork pod asks for by annotation; None for the node's own.
+
+    Raises `ClusterError` for one that this node does not offer.
+    """
+    wanted = (pod["metadata"].get("annotations") or {}).get(NETWORK_ANNOTATION)
+    if wanted is None or not pod["spec"].get("hostNetwork"):
+        return None
+    if wanted not in config.host_networks:
+        raise ClusterError(
+            "this node offers no such network namespace",
+            object=f"Pod/{pod['metadata']['name']}",
+            field=f"metadata.annotations[{NETWORK_ANNOTATION}]",
+            value=wanted,
+            fix=f"one of: {', '.join(sorted(config.host_networks)) or 'none here'}",
+        )
+    return config.host_networks[wanted]
+
+
 def settings(pod: Object) -> dict[str, str]:
     """Sysctls that a pod asks for, as paths below /proc/sys."""
     context = pod["spec"].get("securityContext") or {}
@@ -109,12 +130,15 @@ async def create(config: NodeConfig, host: AsyncIPRoute, pool: AddressPool, pod:
     metadata = pod["metadata"]
     uid = metadata["uid"]
     directory = config.pods / uid
+    host_namespace(config, pod)
     link = None
     if not pod["spec"].get("hostNetwork"):
         addresses = pool.take(used_addresses(config))
         link = PodLink(config.pod_namespace(uid), links.host_interface(uid), addresses)
     sandbox = Sandbox(uid, metadata["namespace"], metadata["name"], link, time.time_ns())
     write_record(directory, sandbox)
+    # Files of an earlier sandbox name its addresses.
+    shutil.rmtree(directory / "etc", ignore_errors=True)
     if link is not None:
         gateways = [gateway(network) for network in config.pod_cidrs]
         await links.remove_link(host, link)

@@ -6,6 +6,7 @@ Paths and parameters are those of a real kubelet, so that an API server needs to
 from __future__ import annotations
 
 import hmac
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from time import time_ns
 
 from aiohttp import web
 
-from egresslab.cluster.node.config import NodeConfig
+from egresslab.cluster.node.config import Address, NodeConfig
 from egresslab.cluster.node.containers import Container
 from egresslab.cluster.node.logs import LogRequest
 from egresslab.cluster.node.pods import PodWorker
@@ -25,6 +26,8 @@ from egresslab.errors import ClusterError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TRUE = ("1", "true")
+IP_FREEBIND = 15
+"""ip(7); Python's socket module does not have it."""
 
 
 def _flag(request: web.Request, *names: str) -> bool:
@@ -148,6 +151,20 @@ class KubeletServer:
         return response
 
 
+def _listen(address: Address, port: int) -> socket.socket:
+    """A socket on an address that need not be there yet: a node's links may come up after its process."""
+    listener = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+    try:
+        listener.bind((str(address), port))
+    except OSError as error:
+        listener.close()
+        raise ClusterError(f"cannot listen: {error.strerror}", object=f"{address} port {port}") from error
+    listener.setblocking(False)
+    return listener
+
+
 @asynccontextmanager
 async def serving(config: NodeConfig, pods: PodSet) -> AsyncIterator[None]:
     """Serve on every internal address while the context is open; raises `ClusterError` when that is not possible."""
@@ -160,14 +177,8 @@ async def serving(config: NodeConfig, pods: PodSet) -> AsyncIterator[None]:
     await runner.setup()
     try:
         for address in config.internal_addresses:
-            site = web.TCPSite(
-                runner, str(address), config.kubelet.port, ssl_context=context, shutdown_timeout=0.2, reuse_address=True
-            )
-            try:
-                await site.start()
-            except OSError as error:
-                where = f"{address} port {config.kubelet.port}"
-                raise ClusterError(f"cannot listen: {error.strerror}", object=where) from error
+            listener = _listen(address, config.kubelet.port)
+            await web.SockSite(runner, listener, ssl_context=context, shutdown_timeout=0.2).start()
         yield
     finally:
         await runner.cleanup()

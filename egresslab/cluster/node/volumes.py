@@ -194,7 +194,7 @@ class Volumes:
             path = safe_path(folder, reference["path"])
             if time() >= self._token_renewals.get(path, 0.0):
                 token, expires = await self._token(pod, reference)
-                self._write(folder, reference["path"], token.encode(), 0o600)
+                self._write(folder, reference["path"], token.encode(), default_mode)
                 self._token_renewals[path] = time() + (expires - time()) * 0.8
 
     def _write_keys(

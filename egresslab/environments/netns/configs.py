@@ -93,6 +93,8 @@ def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Nod
         "lab": paths.lab,
         "name": node.name,
         "network_namespace": str(paths.namespace_file(node.name)),
+        # So that packets outside can be captured through Kubernetes alone (docs/outside.md).
+        "host_networks": {OUTSIDE: str(paths.namespace_file(OUTSIDE))} if node == topology.control_plane else {},
         "root": str(paths.node_root(node.name)),
         "state": str(paths.node(node.name)),
         "labels": node.labels,
