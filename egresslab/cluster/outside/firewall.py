@@ -11,13 +11,12 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from egresslab.api.connection import Api
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
 from egresslab.api.resources import CONFIGMAPS, EVENTS, Object
 from egresslab.cluster.outside.config import Server
-from egresslab.cluster.outside.packetlog import LoggedPacket
+from egresslab.cluster.outside.firewall_log import FirewallLog
 from egresslab.cluster.outside.rules import Rules, parse_rules, ruleset
 from egresslab.errors import ClusterError
 
@@ -25,32 +24,6 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE, NAME = "outside", "firewall"
 NFT_DEADLINE_S = 10.0
-LOG_LIMIT_BYTES = 8 << 20
-
-
-class FirewallLog:
-    """The log that `kubectl -n outside logs firewall` shows; one line for each decision and each change of rules."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-
-    def packet(self, packet: LoggedPacket) -> None:
-        """A packet was let in or refused."""
-        self.line(str(packet))
-
-    def line(self, text: str) -> None:
-        """Append one line with the time (UTC) in front."""
-        if self._path is None:
-            return
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        # Opened anew each time: the file may be removed or cut by whoever looks after it, and lines are rare.
-        with self._path.open("a") as file:
-            if file.tell() > LOG_LIMIT_BYTES:
-                file.truncate(0)
-            file.write(f"{now} {text}\n")
 
 
 async def load_rules(rules: Rules) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from egresslab.api.connection import connect
 from egresslab.cluster.outside.config import OutsideConfig
 from egresslab.cluster.outside.echo import echoing
-from egresslab.cluster.outside.firewall import Firewall, FirewallLog
+from egresslab.cluster.outside.firewall_log import FirewallLog
 from egresslab.cluster.outside.packetlog import reading
 from egresslab.cluster.outside.rules import LOG_GROUP
 from egresslab.cluster.outside.web import serving
@@ -59,14 +58,19 @@ async def run(config: OutsideConfig) -> None:
         loop.add_signal_handler(number, stop.set)
     log = FirewallLog(config.firewall_log)
     async with AsyncExitStack() as stack:
+        # First, so that no decision goes unlogged once anybody is answered.
+        stack.enter_context(reading(LOG_GROUP, log.packet))
         await stack.enter_async_context(serving(config))
         addresses = tuple(address for server in config.servers for address in server.addresses)
         await stack.enter_async_context(echoing(addresses, config.echo_port))
-        stack.enter_context(reading(LOG_GROUP, log.packet))
         logger.info("serving %d addresses", len(addresses))
         if config.kubeconfig is None:
             await stop.wait()
             return
+        # Imported here: the servers answer a good while before a Kubernetes client is ready to be used.
+        from egresslab.api.connection import connect
+        from egresslab.cluster.outside.firewall import Firewall
+
         api = await stack.enter_async_context(connect(config.kubeconfig))
         guard = asyncio.create_task(Firewall(api, config.servers, log).run(), name="firewall")
         stopped = asyncio.create_task(stop.wait(), name="wait for a signal")

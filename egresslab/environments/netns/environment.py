@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,23 @@ class NetnsEnvironment:
     def create(self, progress: Progress) -> Outcome:
         """Bring the lab up; a lab that is up already is left alone, one that was half made is finished or redone."""
         clock = _Clock(progress)
+        # Whatever may be wrong with files is found out before anything is made.
         topology = self._wanted_topology()
+        objects = manifests("netns", bare=self._bare)
         with locked(self._paths.root, LOCK_PATIENCE_S, f"another command at work on lab {self.lab}") as lock:
             assert lock is not None
             record = read_lab(self._paths)
             if record is not None and self._is_whole(record):
                 self._check_same(record, topology)
-                if asyncio.run(self._runs(record)):
+                if record.bare and not self._bare:
+                    progress.note("adding agent and operator")
+                    record = replace(record, bare=False)
+                elif asyncio.run(self._runs(record)):
                     return clock.outcome(changed=False)
-                progress.note("finishing what an earlier run began")
-                return self._start(record, manifests("netns", bare=record.bare), clock)
-            # Whatever may be wrong with files is found out before anything is made.
-            objects = manifests("netns", bare=self._bare)
+                else:
+                    progress.note("finishing what an earlier run began")
+                    objects = manifests("netns", bare=record.bare)
+                return self._start(record, objects, clock)
             with self._undone_on_interrupt():
                 if any(self._paths.root.iterdir()):
                     clock.step("clearing away what an earlier run left")
