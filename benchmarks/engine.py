@@ -102,13 +102,14 @@ def policy(number: int, count: int) -> Object:
     }
 
 
-def pod(number: int, node_count: int, policies: int, labels: dict[str, str] | None = None) -> Object:
+def pod(number: int, node_count: int, policies: int, unique: bool = False) -> Object:
     """A pod; nine of ten belong to a backend that a policy selects."""
     deployment = number // PODS_OF_A_DEPLOYMENT
-    own = labels or {
+    own = {
         "app": f"app-{deployment}",
         "component": "frontend" if deployment % 10 == 9 else "backend",
         "pod-template-hash": f"{deployment:08x}",
+        **({"statefulset.kubernetes.io/pod-name": f"app-{number}"} if unique else {}),
     }
     return {
         "apiVersion": "v1",
@@ -130,12 +131,12 @@ def pod(number: int, node_count: int, policies: int, labels: dict[str, str] | No
     }
 
 
-def cluster(pods: int, node_count: int, policies: int) -> Iterator[Object]:
+def cluster(pods: int, node_count: int, policies: int, unique: bool) -> Iterator[Object]:
     """All objects, in the order in which an agent lists them."""
     yield from namespaces(policies)
     yield from nodes(node_count, policies)
     yield from (policy(number, node_count) for number in range(policies))
-    yield from (pod(number, node_count, policies) for number in range(pods))
+    yield from (pod(number, node_count, policies, unique) for number in range(pods))
 
 
 def value(obj: Object) -> Value:
@@ -169,23 +170,24 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def measure(pods: int, node_count: int, policies: int, *, reference: bool) -> Object:
+def measure(pods: int, node_count: int, policies: int, *, reference: bool, unique: bool) -> Object:
     """One size: build, pod events, gateway losses, and the reference's times."""
     progress(f"{pods} pods, {node_count} nodes, {policies} policies: build")
     engine = Engine()
-    start = time.perf_counter()
-    for obj in cluster(pods, node_count, policies):
+    start, start_cpu = time.perf_counter(), time.thread_time()
+    for obj in cluster(pods, node_count, policies, unique):
         engine.apply(Upsert(value(obj)))
-    build_s = time.perf_counter() - start
+    build_s, build_cpu_s = time.perf_counter() - start, time.thread_time() - start_cpu
     # Peak of the process, which for the first size measured is that of the build.
     rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     entries = engine.count(4) + engine.count(6)
     progress(f"  {entries} entries, {len(engine.slots())} slots in {build_s:.2f} s")
 
     shuffle = random.Random(1)
-    added, relabelled, deleted, cpu = [], [], [], []
+    added, relabelled, deleted = [], [], []
+    cpu: list[float] = []
     for number in shuffle.choices(range(pods), k=EVENTS // 3):
-        fresh = pod(pods + number, node_count, policies)
+        fresh = pod(pods + number, node_count, policies, unique)
         fresh["metadata"]["name"] += "-new"
         added.append(milliseconds(lambda fresh=fresh: engine.apply(Upsert(value(fresh))), cpu))  # type: ignore[misc]
         fresh["metadata"]["labels"] = {"app": "moved", "component": "backend", "unique": str(number)}
@@ -194,7 +196,8 @@ def measure(pods: int, node_count: int, policies: int, *, reference: bool) -> Ob
         deleted.append(milliseconds(lambda gone=gone: engine.apply(gone), cpu))  # type: ignore[misc]
 
     gateways = [node for node in engine.registry.nodes.values() if "egress" in node.labels]
-    losses, returns, moved, loss_cpu = [], [], [], []
+    losses, returns, moved = [], [], []
+    loss_cpu: list[float] = []
     for node in (shuffle.choice(gateways) for _ in range(LOSSES)):
         before = engine.slots()
         losses.append(milliseconds(lambda node=node: engine.apply(Delete(node.ref)), loss_cpu))  # type: ignore[misc]
@@ -208,6 +211,7 @@ def measure(pods: int, node_count: int, policies: int, *, reference: bool) -> Ob
         "entries": entries,
         "slots": len(engine.slots()),
         "build_s": round(build_s, 3),
+        "build_cpu_s": round(build_cpu_s, 3),
         "rss_mib": round(rss_mib, 1),
         "pod_event_ms": spread(added + relabelled + deleted),
         "pod_event_cpu_ms": spread(cpu),
@@ -239,16 +243,19 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=1_000)
     parser.add_argument("--no-growth", action="store_true", help="only the size asked for")
     parser.add_argument("--no-reference", action="store_true", help="leave out the reference implementation")
+    parser.add_argument("--unique-labels", action="store_true", help="every pod has a label of its own (StatefulSets)")
     options = parser.parse_args()
-    reference = not options.no_reference
+    reference, unique = not options.no_reference, options.unique_labels
     # The largest first: the peak of resident memory never falls again.
-    result = measure(options.pods, options.nodes, options.policies, reference=reference)
+    result = measure(options.pods, options.nodes, options.policies, reference=reference, unique=unique)
     growth = []
     for pods in () if options.no_growth else [size for size in SIZES if size < options.pods]:
         gc.collect()
         share = pods / options.pods
         small_nodes = max(GATEWAYS_SHARE * 2, round(options.nodes * share))
-        growth.append(measure(pods, small_nodes, max(10, round(options.policies * share)), reference=reference))
+        growth.append(
+            measure(pods, small_nodes, max(10, round(options.policies * share)), reference=reference, unique=unique)
+        )
     result["growth"] = growth
     json.dump(result, sys.stdout, indent=2)
     print()

@@ -151,7 +151,7 @@ class _Play:
             case "add_pod":
                 self.put_pod(step["pod"])
             case "delete_pod":
-                del self._pods[step["uid"]]
+                self._pods.pop(step["uid"], None)
                 self.engine.apply(Delete(Ref(Kind.POD, step["uid"])))
             case "set_pod_labels":
                 self.put_pod({**self._pods[step["uid"]], "labels": step["labels"]})
@@ -160,7 +160,8 @@ class _Play:
             case "add_node":
                 self.put_node(step["node"])
             case "delete_node":
-                del self._nodes[step["name"]]
+                self._nodes.pop(step["name"], None)
+                self._unnoticed.discard(step["name"])
                 self.engine.apply(Delete(Ref(Kind.NODE, step["name"])))
             case "set_node_labels":
                 self.put_node({**self._nodes[_name(step)], "labels": step["labels"]})
@@ -179,12 +180,14 @@ class _Play:
         name = _name(step)
         node = json.loads(json.dumps(self._nodes[name]))
         text = step.get("ip") or step.get("address") or ""
-        for interface in node["interfaces"]:
-            if interface["name"] == (step.get("interface") or step.get("device")):
-                if step["op"] == "add_ip":
-                    interface["ips"] = [*interface.get("ips", ()), text]
-                else:
-                    interface["ips"] = [ip for ip in interface["ips"] if ip.partition("/")[0] != text.partition("/")[0]]
+        device = step.get("interface") or step.get("device")
+        interfaces = node.setdefault("interfaces", [])
+        interface = next((found for found in interfaces if found["name"] == device), None)
+        if interface is None:
+            interface = {"name": device}
+            interfaces.append(interface)
+        before = [ip for ip in interface.get("ips") or () if ip.partition("/")[0] != text.partition("/")[0]]
+        interface["ips"] = [*before, text] if step["op"] == "add_ip" else before
         self._nodes[name] = node
         if self._late:
             self._unnoticed.add(name)

@@ -95,6 +95,12 @@ def test_a_document_that_cannot_be_read_spoils_no_other(broken: str, run: Run, w
     assert f"{path}:" in result.stderr
 
 
+def test_the_line_of_a_yaml_error_counts_from_the_start_of_the_file(run: Run, write: Write) -> None:
+    path = write("mixed.yaml", f"{yaml.safe_dump(WORLD[0])}---\na: b\nc: 'd\n")
+    end = path.read_text().count("\n") + 1
+    assert f"{path}:{end}: not YAML" in run("entries", "-f", path).stderr
+
+
 def test_several_inputs_lists_json_and_stdin(run: Run, write: Write) -> None:
     listed = write("pods.json", json.dumps({"apiVersion": "v1", "kind": "List", "items": WORLD[:3]}, indent="\t"))
     result = run("entries", "-f", listed, "-f", "-", "--node", "gw", "-o", "json", stdin=yaml.safe_dump(WORLD[3]))

@@ -6,6 +6,7 @@ from egresslab.policy.engine import Engine
 from egresslab.policy.entries import Delete, Upsert
 from egresslab.policy.inventory import Kind, NodeHealth, Ref
 from egresslab.policy.model import Dialect
+from egresslab.policy.objects import from_kubernetes
 from egresslab.policy.settings import Settings
 from tests.unit.policy import build
 
@@ -61,6 +62,15 @@ def test_numbers_start_at_one_and_are_taken_again_only_in_a_later_step() -> None
     assert [(c.before.slot, c.after.slot) for c in changes.entries if c.before and c.after] == [(1, 2)]
     build.tell(told, build.cilium("q", selectors=[]))
     assert sorted(told.slots()) == [1, 2]
+
+
+def test_a_batch_does_not_give_out_a_number_that_it_took_back() -> None:
+    told = build.engine(build.node("gw", 2), build.cilium("p"), build.pod("a", "10.0.0.1"))
+    elsewhere = {"nodeSelector": {"matchLabels": {"egress": "true"}}, "interface": "eth1"}
+    value = from_kubernetes(build.cilium("q", egressGateway=elsewhere))
+    assert value is not None
+    told.apply_all([Delete(ref(Kind.POLICY, "p")), Upsert(value)])
+    assert list(told.slots()) == [2]
 
 
 def test_a_pod_event_names_its_own_entries_only() -> None:

@@ -148,6 +148,7 @@ values: st.SearchStrategy[Value] = st.one_of(
     policies,
     named_groups,
     st.builds(Namespace, st.sampled_from(NAMESPACES), labels),
+    st.builds(Namespace, st.sampled_from(NAMESPACES), labels),
     st.builds(NodeHealth, st.sampled_from(NODES), st.booleans()),
     st.builds(ActiveChoice, group_keys, st.sampled_from(NODES)),
     st.builds(
