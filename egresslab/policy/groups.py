@@ -87,6 +87,8 @@ class GroupState:
     positions: list[Gateway | None] = field(default_factory=lambda: [None])
     numbers: dict[FailMode, list[int]] = field(default_factory=dict)
     eligible: frozenset[str] = frozenset()
+    judged: dict[tuple[int, str], tuple[Node, bool, Gateway | None]] = field(default_factory=dict)
+    """For each member and node: what was looked at, and what came of it."""
 
     def has(self, name: str) -> bool:
         """Whether a node is a candidate."""
@@ -130,10 +132,11 @@ class GroupState:
         """Take a node out; whether it was a candidate."""
         concerned = False
         item = (self._order(name), name)
-        for candidates in self.candidates:
+        for index, candidates in enumerate(self.candidates):
             at = bisect_left(candidates, item)
             if at < len(candidates) and candidates[at] == item:
                 del candidates[at]
+                self.judged.pop((index, name), None)
                 concerned = True
         return concerned
 
@@ -141,6 +144,7 @@ class GroupState:
         """Become another group (or none): choose candidates anew. Positions follow with `choose`."""
         self.group = group
         self.eligible = frozenset()
+        self.judged.clear()
         self.candidates = [[] for _ in group.members] if group else []
         if group is None:
             return
@@ -188,12 +192,20 @@ class GroupState:
         return None
 
     def _gateway(self, index: int, name: str, around: Surroundings) -> Gateway | None:
+        """The node as a gateway; judged anew only when it or its health has changed."""
+        node, unhealthy = around.nodes[name], name in around.unhealthy
+        known = self.judged.get((index, name))
+        if known is None or known[0] is not node or known[1] is not unhealthy:
+            known = self.judged[index, name] = node, unhealthy, self._judge(index, node, around)
+        return known[2]
+
+    def _judge(self, index: int, node: Node, around: Surroundings) -> Gateway | None:
         assert self.group is not None
-        node, member = around.nodes[name], self.group.members[index]
+        member = self.group.members[index]
         if ineligible(node, member, self.group, around) is not None:
             return None
         assert node.internal_v4 is not None  # eligible
-        return Gateway(name, node.internal_v4, resolve(member.source, node, self.group.families))
+        return Gateway(node.name, node.internal_v4, resolve(member.source, node, self.group.families))
 
     def _rendezvous(self, around: Surroundings) -> tuple[Shape, list[Gateway | None], frozenset[str]]:
         """Only buckets of nodes that went, and those that a newcomer wins, are looked at again."""
