@@ -65,22 +65,27 @@ def test_an_established_connection_outlives_every_process(lab: Lab, environment:
     assert agents(lab) == pods_before
 
 
-@pytest.mark.parametrize("victim", ["agent", "operator"])
-def test_a_killed_agent_or_operator_is_started_again(lab: Lab, environment: NetnsEnvironment, victim: str) -> None:
+@pytest.mark.parametrize(("victim", "node"), [("agent", ELSEWHERE), ("operator", "lab-control-plane")])
+def test_a_killed_agent_or_operator_is_started_again(
+    lab: Lab, environment: NetnsEnvironment, victim: str, node: str
+) -> None:
     lab.run_pod("client", node=ELSEWHERE)
     lab.apply(policy(lab.current_namespace))
     lab.wait_for("the policy", lambda: str(lab.observed_address("client", IFCONFIG)) == PUBLIC[4], timeout_s=5)
 
     def container() -> dict[str, object]:
         listed = json.loads(
-            lab.kubectl(f"get pods -n kube-system -l app.kubernetes.io/name=egresslab-{victim} -o json").stdout
+            lab.kubectl(
+                f"get pods -n kube-system -l app.kubernetes.io/name=egresslab-{victim}"
+                f" --field-selector spec.nodeName={node} -o json"
+            ).stdout
         )["items"]
         found: dict[str, object] = listed[0]["status"]["containerStatuses"][0]
         found["pod"] = listed[0]["metadata"]["name"]
         return found
 
     before = container()
-    killed = [process for process in psutil.process_iter() if _is(process, f"egresslab.{victim}", environment)]
+    killed = [process for process in psutil.process_iter() if _is(process, f"egresslab.{victim}", environment, node)]
     assert killed
     killed[0].kill()
     lab.wait_for(
@@ -91,11 +96,10 @@ def test_a_killed_agent_or_operator_is_started_again(lab: Lab, environment: Netn
     assert str(lab.observed_address("client", IFCONFIG)) == PUBLIC[4]
 
 
-def _is(process: psutil.Process, module: str, environment: NetnsEnvironment) -> bool:
-    """Whether a process of this lab's first worker or control plane runs the module."""
-    paths = LabPaths(environment.lab)
-    inodes = {paths.namespace_file(node).stat().st_ino for node in (ELSEWHERE, "lab-control-plane")}
+def _is(process: psutil.Process, module: str, environment: NetnsEnvironment, node: str) -> bool:
+    """Whether a process of this lab's node runs the module."""
+    inode = LabPaths(environment.lab).namespace_file(node).stat().st_ino
     try:
-        return module in process.cmdline() and Path(f"/proc/{process.pid}/ns/net").stat().st_ino in inodes
+        return module in process.cmdline() and Path(f"/proc/{process.pid}/ns/net").stat().st_ino == inode
     except (psutil.Error, OSError):
         return False
