@@ -1,0 +1,43 @@
+"""Pods that came and went leave nothing: no files, links, namespaces, routes, processes or descriptors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cluster, pod, until
+
+
+@pytest.mark.root
+def test_pods_that_came_and_went(cluster: Cluster) -> None:
+    """Five pods, each executed in and logged from, then deleted."""
+    node = cluster.nodes["n1"]
+    assert node.process is not None
+    folder = Path(f"/proc/{node.process.pid}/fd")
+    cluster.apply(pod("warm", "sleep", "1000"))
+    cluster.ready("warm")
+    cluster.exec("warm", "true")
+    cluster.delete("warm")
+    before = (
+        len(list(folder.iterdir())),
+        node.run("ip", "-o", "link"),
+        node.run("ip", "route"),
+        node.run("ip", "-6", "route"),
+    )
+    names = [f"guest-{number}" for number in range(5)]
+    cluster.apply(*(pod(name, "sleep", "1000") for name in names))
+    uids = [cluster.ready(name)["metadata"]["uid"] for name in names]
+    for name in names[:2]:
+        cluster.exec(name, "true")
+        cluster.kubectl("logs", name)
+    for name in names:
+        cluster.delete(name)
+    after = (node.run("ip", "-o", "link"), node.run("ip", "route"), node.run("ip", "-6", "route"))
+    assert after == before[1:]
+    assert not any((Path("/run/netns") / node.config.pod_namespace(uid)).exists() for uid in uids)
+    # Connections that are kept for the next request come and go.
+    until(lambda: len(list(folder.iterdir())) <= before[0] + 2, "descriptors are closed")
+    assert len(list(Path(f"/proc/{node.process.pid}/task").iterdir())) == 1, (
+        "the kubelet forks: it must have one thread"
+    )
