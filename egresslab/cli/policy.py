@@ -30,7 +30,9 @@ from egresslab.policy.plan import plan as plan_change
 from egresslab.policy.rows import listing
 from egresslab.policy.settings import Fidelity, Settings
 
-app = typer.Typer(help="Entries, explanation, plan and lint of egress policies.", no_args_is_help=True)
+app = typer.Typer(
+    help="Entries, explanation, plan and lint of egress policies.", no_args_is_help=True, add_completion=False
+)
 
 Files = Annotated[
     list[str] | None,

@@ -50,6 +50,11 @@ SEVERAL_GATEWAY_NODES = _rule(
     "several-gateway-nodes", Level.WARNING, "Several nodes match one gateway, and Cilium uses the first by name only."
 )
 EGRESS_IP_NOWHERE = _rule("egress-ip-nowhere", Level.ERROR, "The egress IP is on no interface of the gateway.")
+EGRESS_IP_UNSEEN = _rule(
+    "egress-ip-unseen",
+    Level.WARNING,
+    "No object shows that the gateway carries the egress IP, and none that it does not.",
+)
 INTERFACE_MISSING = _rule("interface-missing", Level.ERROR, "The gateway lacks the interface or its addresses.")
 IN_CLUSTER = _rule("in-cluster-destination", Level.WARNING, "A destination overlaps the cluster and is not excluded.")
 WHOLE_WORLD = _rule("default-route-destination", Level.NOTE, "A destination of length 0 also covers the cluster.")
@@ -80,6 +85,7 @@ RULES: tuple[Rule, ...] = (
     MISSING_GATEWAY,
     SEVERAL_GATEWAY_NODES,
     EGRESS_IP_NOWHERE,
+    EGRESS_IP_UNSEEN,
     INTERFACE_MISSING,
     IN_CLUSTER,
     WHOLE_WORLD,

@@ -13,6 +13,7 @@ from egresslab.policy.inventory import Node
 from egresslab.policy.lint.findings import (
     CONFLICT,
     EGRESS_IP_NOWHERE,
+    EGRESS_IP_UNSEEN,
     FAMILY,
     IN_CLUSTER,
     INTERFACE_MISSING,
@@ -165,6 +166,8 @@ def _sources(index: int, state: GroupState, group: GatewayGroup, report: Report)
         if gateway is None or gateway.source.reason is None:
             continue
         rule = RULE_OF_REASON.get(gateway.source.reason)
+        if gateway.source.reason is Reason.INTERFACES_UNKNOWN and group.members[0].source.kind is SourceKind.ADDRESS:
+            rule = EGRESS_IP_UNSEEN
         if rule is not None:
             path = gateway_path(group, 0).removesuffix("[0]")
             report(index, rule, path, gateway.source.message, "put the address on the node, or choose another")

@@ -186,6 +186,17 @@ def test_pods_of_templates_count_as_pods() -> None:
     assert found(shop, DEPLOYMENT) == set()
 
 
+def test_without_the_annotation_only_a_doubt_is_said() -> None:
+    bare = build.node("gw", 2)
+    del bare["metadata"]["annotations"]
+    absent = {"nodeSelector": NODES, "egressIP": "192.0.2.9"}
+    own = {"nodeSelector": NODES, "egressIP": "192.168.60.2"}
+    rules = {each.finding.rule.name for each in lint([bare, build.cilium(egressGateway=absent)])}
+    assert "egress-ip-unseen" in rules
+    assert "egress-ip-nowhere" not in rules
+    assert "egress-ip-unseen" not in {e.finding.rule.name for e in lint([bare, build.cilium(egressGateway=own)])}
+
+
 def test_overlap_is_found_without_any_pod() -> None:
     both = [
         build.cilium("p", selectors=[{"podSelector": {"matchLabels": {"app": "x"}}}]),
