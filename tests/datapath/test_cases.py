@@ -23,6 +23,7 @@ from .worker import Bench
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
+MACS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}
 EXTERNAL = ip_address("203.0.113.77")
 EXTERNAL_V6 = ip_address("2001:db8:113::77")
 EGRESS = ip_address("172.18.18.12")
@@ -76,7 +77,7 @@ def bench(shared_rig: Rig) -> Iterator[Bench]:
 def syn(source: object, port: int = 111, target: object = EXTERNAL) -> bytes:
     layer = IP if ip_address(str(source)).version == 4 else IPv6
     return bytes(
-        Ether(type=0x0800 if layer is IP else 0x86DD)
+        Ether(**MACS, type=0x0800 if layer is IP else 0x86DD)
         / layer(src=str(source), dst=str(target))
         / TCP(sport=port, dport=1234)
     )
@@ -85,7 +86,7 @@ def syn(source: object, port: int = 111, target: object = EXTERNAL) -> bytes:
 def reply(target: object, port: int, source: object = EXTERNAL) -> bytes:
     layer = IP if ip_address(str(source)).version == 4 else IPv6
     return bytes(
-        Ether(type=0x0800 if layer is IP else 0x86DD)
+        Ether(**MACS, type=0x0800 if layer is IP else 0x86DD)
         / layer(src=str(source), dst=str(target))
         / TCP(sport=1234, dport=port, flags="SA")
     )
