@@ -108,7 +108,7 @@ def lab_processes(paths: LabPaths) -> list[psutil.Process]:
             inside = Path(f"/proc/{process.pid}/ns/net").stat().st_ino in inodes
             if inside or process.pid in roots or any(parent.pid in roots for parent in process.parents()):
                 found.add(process)
-        except (psutil.NoSuchProcess, FileNotFoundError):
+        except (psutil.NoSuchProcess, FileNotFoundError, PermissionError):
             continue
     return sorted(found, key=lambda process: process.pid)
 
