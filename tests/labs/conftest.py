@@ -16,6 +16,7 @@ from egresslab.environments.base import Silent
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.lab import chapters
 from egresslab.lab.chapters import Chapter
+from egresslab.lab.client import Client
 from egresslab.lab.runner import suite
 from egresslab.lab.runner.job import Step
 from egresslab.lab.runner.suite import ChapterRun, Suite
@@ -61,6 +62,14 @@ def lab_name() -> Iterator[str]:
         yield NAME
     finally:
         environment.delete(Silent())
+
+
+@pytest.fixture
+def client(lab_name: str) -> Iterator[Client]:
+    """A connection to the lab, past everything that is tested."""
+    client = Client(NetnsEnvironment(lab_name).kubeconfig())
+    yield client
+    client.close()
 
 
 @pytest.fixture

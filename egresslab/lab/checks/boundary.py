@@ -115,7 +115,7 @@ CHECKS = (
             "The pod leaves with the address of the node it runs on; that address has to be covered by the list.",
             "lab.firewall.allow([...]) takes single addresses and networks; 192.168.60.0/24 covers every node.",
         ),
-        within_s=15.0,
+        within_s=6.0,
     ),
     Check(
         "outside-refuses",
@@ -126,7 +126,7 @@ CHECKS = (
             "Compare the refused address with the allow-list, and with the nodes' addresses.",
             "If the pod is admitted, it still runs on the node that the list names: `kubectl get pods -o wide`.",
         ),
-        within_s=15.0,
+        within_s=6.0,
     ),
     Check(
         "wire-shows-only-egress-ip",
