@@ -153,7 +153,8 @@ def test_cut_network_is_cut_and_plugged_in_again(lab: LabPaths) -> None:
     assert inside(lab, "lab-worker", "ping", "-nqc1", "-W1", "172.18.18.1").returncode != 0
     assert inside(lab, "lab-worker", "ping", "-nqc1", "-W1", "192.168.60.1").returncode == 0
     assert run(lab, "fault", "heal", "lab-worker").returncode == 0
-    assert inside(lab, "lab-worker", "ping", "-nqc5", "-i0.1", "-W1", "172.18.18.1").returncode == 0
+    for router in ("172.18.18.1", "fd00:18::1", "192.168.60.1", "2001:db8:113::10"):
+        assert inside(lab, "lab-worker", "ping", "-nqc5", "-i0.1", "-W1", router).returncode == 0, router
     assert run(lab, "fault", "list", "-o", "json").stdout.strip() == "[]"
 
 

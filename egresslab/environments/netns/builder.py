@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from egresslab.environments.netns.kernel import MS_BIND, enter_network, mount, unshare_network
 from egresslab.environments.netns.paths import NAMESPACES
+
+CARRIER_DEADLINE_S, CARRIER_PAUSE_S = 3.0, 0.01
 
 
 class Step:
@@ -111,14 +114,23 @@ def _cable(fabric: IPRoute, bridge: int, link: dict[str, Any], namespace: str) -
 
 
 def switch(order: dict[str, Any], step: Step) -> None:
-    """Set ports of the fabric up or down; ports that are gone are let be (their node is gone)."""
+    """Set ports of the fabric up or down, and see them so; ports that are gone are let be (their node is gone)."""
     step.text = f"enter the namespace {order['fabric']}"
     enter_network(NAMESPACES / order["fabric"])
     with IPRoute() as ip:
+        indexes = []
         for port in order["ports"]:
             step.text = f"set the port {port} {order['state']}"
             for index in ip.link_lookup(ifname=port):
                 ip.link("set", index=index, state=order["state"])
+                indexes.append(index)
+        # The kernel passes a carrier's return on at most once a second (linkwatch), and only then do packets flow. An
+        # interface that its node has set down never has one; that is no reason to fail.
+        deadline = time.monotonic() + CARRIER_DEADLINE_S
+        while order["state"] == "up" and time.monotonic() < deadline:
+            if all(link.get("operstate") == "UP" for index in indexes for link in ip.get_links(index)):
+                return
+            time.sleep(CARRIER_PAUSE_S)
 
 
 def main() -> int:
