@@ -97,7 +97,7 @@ class Schema:
 def _child(raw: Mapping[str, Any], resolve: Resolve | None) -> Schema:
     if "$ref" in raw and resolve is not None:
         target = resolve(raw["$ref"])
-        if len(raw) == 1:
+        if not set(raw) - {"$ref", "description"}:
             return target
         raw = {**target.raw, **{key: value for key, value in raw.items() if key != "$ref"}}
     return Schema(raw, resolve)

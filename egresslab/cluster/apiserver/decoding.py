@@ -72,7 +72,7 @@ def _quote(text: object) -> str:
 
 def _decode(kind: ResourceType, schema: Schema, value: Any, path: str, struct: str) -> Iterator[str]:
     if isinstance(value, dict):
-        if schema.type != "object" and not schema.open:
+        if schema.type not in ("object", "") or schema.int_or_string:
             raise _mismatch(kind, schema, value, path, struct)
         struct = schema.raw.get("title", struct)
         known, rest, is_open = schema.properties, schema.additional, schema.open
@@ -88,9 +88,9 @@ def _decode(kind: ResourceType, schema: Schema, value: Any, path: str, struct: s
             else:
                 yield from _decode(kind, child, item, f"{path}.{name}" if path else name, struct)
     elif isinstance(value, list):
+        if schema.type not in ("array", "") or schema.int_or_string:
+            raise _mismatch(kind, schema, value, path, struct)
         if schema.items is None:
-            if not schema.open:
-                raise _mismatch(kind, schema, value, path, struct)
             return
         for index, item in enumerate(value):
             yield from _decode(kind, schema.items, item, f"{path}[{index}]", struct)
@@ -110,7 +110,7 @@ def _scalar(schema: Schema, value: Any) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool)
-    return schema.open
+    return not schema.type
 
 
 def _mismatch(kind: ResourceType, schema: Schema, value: Any, path: str, struct: str) -> status.Refusal:

@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from egresslab.api.faults import FieldFault, forbidden, invalid, required, unsupported
+from egresslab.api import schema as schemas
+from egresslab.api.faults import OMITTED, FieldFault, forbidden, invalid, required, unsupported
 from egresslab.api.resources import Object
 from egresslab.api.schema import Schema
 from egresslab.cluster.apiserver import ages
@@ -18,6 +19,7 @@ from egresslab.cluster.apiserver.declarations import BUILT_IN, Column, ResourceT
 from egresslab.cluster.apiserver.jsonpath import PathError, find
 from egresslab.cluster.apiserver.registry import Registry
 from egresslab.cluster.apiserver.store import Bucket, Change, ChangeType, Entry, Store
+from egresslab.cluster.apiserver.types import schema_of_model
 
 BUCKET = "customresourcedefinitions.apiextensions.k8s.io"
 _TYPES = ["array", "boolean", "integer", "number", "object", "string"]
@@ -45,17 +47,16 @@ def prepare(obj: Object, old: Object | None) -> None:
             known[name]["lastTransitionTime"] = moment
     status["conditions"] = list(known.values())
     status["acceptedNames"] = dict(names)
-    stored = [version["name"] for version in spec.get("versions") or () if version.get("storage")]
+    stored = [version.get("name", "") for version in spec.get("versions") or () if version.get("storage")]
     status["storedVersions"] = list(dict.fromkeys([*(status.get("storedVersions") or ()), *stored]))
 
 
 def validate(obj: Object, old: Object | None) -> list[FieldFault]:
     """Faults of a definition, its schemas included."""
-    spec, names = obj["spec"], obj["spec"].get("names") or {}
-    faults: list[FieldFault] = []
-    for field, value in (("group", spec.get("group")), ("names.plural", names.get("plural"))):
-        if not value:
-            faults.append(required(f"spec.{field}"))
+    faults = schemas.validate(schema_of_model("V1CustomResourceDefinitionSpec"), obj["spec"], path="spec")
+    if faults:
+        return faults
+    spec, names = obj["spec"], obj["spec"]["names"]
     if spec.get("group") in _OWN_GROUPS:
         faults.append(forbidden("spec.group", "is a group of the API server itself"))
     expected = f"{names.get('plural')}.{spec.get('group')}"
@@ -73,6 +74,12 @@ def validate(obj: Object, old: Object | None) -> list[FieldFault]:
         faults.append(invalid("spec.versions", [], "must have exactly one version marked as storage version"))
     for index, version in enumerate(versions):
         faults += _version(version, f"spec.versions[{index}]")
+    if not faults:
+        try:
+            resource_types(obj)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            # What we cannot serve we must not store: every later start would fail on it.
+            faults.append(invalid("spec.versions", OMITTED, f"cannot be served: {error!r}"))
     return faults
 
 
@@ -87,6 +94,7 @@ def _version(version: Object, path: str) -> Iterator[FieldFault]:
     yield from _structural(raw, here)
     for number, column in enumerate(version.get("additionalPrinterColumns") or ()):
         where = f"{path}.additionalPrinterColumns[{number}]"
+        yield from (required(f"{where}.{part}") for part in ("name", "jsonPath") if not column.get(part))
         if column.get("type") not in _COLUMN_TYPES:
             yield unsupported(f"{where}.type", column.get("type"), _COLUMN_TYPES)
         try:
@@ -117,7 +125,9 @@ def _structural(raw: Any, path: str) -> Iterator[FieldFault]:
         yield from _structural(child, f"{path}.properties[{name}]")
     for name in ("items", "additionalProperties"):
         if isinstance(raw.get(name), dict):
-            yield from _structural(raw[name], f"{path}.{name}")
+            # The client's models leave these two untyped.
+            faults = schemas.validate(schema_of_model("V1JSONSchemaProps"), raw[name], path=f"{path}.{name}")
+            yield from faults or _structural(raw[name], f"{path}.{name}")
 
 
 def resource_types(definition: Object) -> list[ResourceType]:

@@ -17,6 +17,23 @@ Tree = dict[str, Any]
 _SELF = "."
 
 
+def well_formed(tree: Any) -> bool:
+    """Whether something that a client sent is a set of fields."""
+    if not isinstance(tree, dict):
+        return False
+    return all(_element(mark) and well_formed(below) for mark, below in tree.items())
+
+
+def _element(mark: str) -> bool:
+    kind, _, rest = mark.partition(":")
+    if kind != "k":
+        return mark == _SELF or kind in ("f", "v")
+    try:
+        return isinstance(orjson.loads(rest), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
 def granular_map(schema: Schema | None) -> bool:
     """Whether fields of a map are owned one by one."""
     return schema is None or schema.map_type != "atomic"

@@ -60,6 +60,9 @@ def begin(kind: ResourceType, obj: Object, namespace: str) -> None:
     if not metadata.get("name") and metadata.get("generateName"):
         suffix = "".join(secrets.choice(_ALPHABET) for _ in range(5))
         metadata["name"] = metadata["generateName"][:_LONGEST_BASE] + suffix
+    if not metadata.get("name"):
+        faults = [required("metadata.name", "name or generateName is required")]
+        raise status.invalid(kind.group, kind.kind, "", faults)
     for name in (*_SERVERS_OWN, "selfLink", "resourceVersion"):
         metadata.pop(name, None)
     metadata["uid"] = str(uuid.uuid4())
@@ -124,9 +127,7 @@ def judge(kind: ResourceType, obj: Object, old: Object | None) -> list[FieldFaul
 
 
 def _name(kind: ResourceType, metadata: Object) -> list[FieldFault]:
-    name = metadata.get("name")
-    if not name:
-        return [required("metadata.name", "name or generateName is required")]
+    name = metadata["name"]
     if kind.group == _LOOSE:
         bad = name in (".", "..") or "/" in name or "%" in name
         return [invalid("metadata.name", name, "may not contain '/' or '%'")] if bad else []

@@ -12,7 +12,7 @@ from typing import Any
 from egresslab.api.resources import Object
 from egresslab.cluster.apiserver.ages import now
 from egresslab.cluster.apiserver.declarations import ResourceType
-from egresslab.cluster.apiserver.fieldsets import Tree, compare, difference, union
+from egresslab.cluster.apiserver.fieldsets import Tree, compare, difference, union, well_formed
 from egresslab.cluster.apiserver.types import schema_of
 
 APPLY, UPDATE = "Apply", "Update"
@@ -69,7 +69,7 @@ def claims(obj: Object) -> list[Claim]:
             str(entry.get("operation") or UPDATE),
             str(entry.get("apiVersion") or ""),
             str(entry.get("subresource") or ""),
-            entry.get("fieldsV1") or {},
+            entry["fieldsV1"] if well_formed(entry.get("fieldsV1")) else {},
             str(entry.get("time") or now()),
         )
         for entry in obj["metadata"].get("managedFields") or ()

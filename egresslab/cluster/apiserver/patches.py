@@ -61,6 +61,9 @@ def _merge_map(live: dict[str, Any], patch: dict[str, Any], schema: Schema | Non
         return {}
     if directive not in (None, "merge"):
         raise status.bad_request(f"unknown patch type found: {directive}")
+    for name, value in patch.items():
+        if (name == _RETAIN or name.startswith((_ORDER, _DROP))) and not isinstance(value, list):
+            raise status.bad_request(f"{name} must be a list")
     retained = patch.get(_RETAIN)
     merged = {key: value for key, value in live.items() if retained is None or key in retained}
     for name, value in patch.items():

@@ -36,9 +36,11 @@ class Registry:
         return list(self._places.values())
 
     def groups(self) -> dict[str, dict[str, list[ResourceType]]]:
-        """Group -> version -> types, the core group being ""."""
+        """Group -> version -> types, the core group being ""; built-in groups first, then the others by name, which is
+        the order in which kubectl resolves a name that two groups use.
+        """
         tree: dict[str, dict[str, list[ResourceType]]] = {}
-        for kind in self._places.values():
+        for kind in sorted(self._places.values(), key=lambda kind: kind.group if kind.custom else ""):
             tree.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
         return tree
 

@@ -142,6 +142,11 @@ class ApiServer:
             return answer(refusal.status(), refusal.code, headers)
         except ClientDisconnect:
             return Response(status_code=499)
+        except Exception as error:
+            # A defect of ours: it keeps its traceback in the log, and the client still gets a Status.
+            logger.exception("%s %s", request.method, request.url.path)
+            fault = status.Refusal(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}")
+            return answer(fault.status(), 500)
 
     async def _route(self, request: Request, user: User, body: bytes) -> Response:
         path, accept = request.url.path.rstrip("/"), request.headers.get("accept", "")

@@ -202,11 +202,11 @@ def _models_by_component(name: str) -> str:
 
 
 def schema_of_model(model: str) -> Schema:
-    """The compiled schema of a model; recursive types end in one that keeps everything."""
+    """The compiled schema of a model; recursive types refer to themselves."""
     known = _compiled.get(model)
     if known is None:
-        _compiled[model] = Schema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-        known = _compiled[model] = Schema(raw(model), _resolve)
+        known = _compiled[model] = Schema.__new__(Schema)
+        known.__init__(raw(model), _resolve)  # type: ignore[misc]
     return known
 
 

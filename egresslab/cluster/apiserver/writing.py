@@ -8,7 +8,10 @@ then the version is compared again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import orjson
 
 from egresslab.api.resources import Object
 from egresslab.api.schema import fill_defaults, validate
@@ -81,7 +84,10 @@ class Writer:
     def _put(self, bucket: Bucket, obj: Object, options: WriteOptions) -> Entry:
         ordered = {"apiVersion": obj.pop("apiVersion"), "kind": obj.pop("kind"), "metadata": obj.pop("metadata"), **obj}
         if options.dry_run:
-            return bucket.entry(ordered, int(ordered["metadata"].get("resourceVersion") or 0))
+            entry = bucket.entry(ordered, version := int(ordered["metadata"].get("resourceVersion") or 0))
+            if not version:
+                del ordered["metadata"]["resourceVersion"]
+            return replace(entry, data=orjson.dumps(ordered))
         return self._store.put(bucket, ordered)
 
     async def replace(

@@ -1,5 +1,4 @@
-"""What kubectl prints: each file in tests/kubectl is a session in a fresh namespace, its output masked where it varies.
-"""
+"""What kubectl prints: each file in tests/kubectl is a session in a fresh namespace, masked where it varies."""
 
 from __future__ import annotations
 
