@@ -173,6 +173,10 @@ def test_firewall_outside_follows_its_configmap(lab: LabPaths, tmp_path: Path) -
     assert answer.returncode == 0, answer.stderr
     eventually(lambda: curl("lab-worker2") == 7, "the firewall to refuse a stranger")
     assert curl("lab-worker") == 0
+    log = ("kubectl", "-n", "outside", "logs", "firewall")
+    eventually(lambda: " refused tcp 192.168.60.12" in run(lab, *log).stdout, "the refusal in the firewall's log")
+    addresses = run(lab, "kubectl", "-n", "outside", "exec", "capture", "--", "ip", "-br", "address").stdout
+    assert "192.168.60.13/24" in addresses
     broken = '{"data":{"allow":"no-address"}}'
     assert run(lab, "kubectl", "-n", "outside", "patch", "configmap", "firewall", "-p", broken).returncode == 0
     events = ("kubectl", "-n", "outside", "get", "events", "-o", "jsonpath={.items[*].message}")
