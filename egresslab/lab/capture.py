@@ -51,6 +51,10 @@ class Capture:
         return f"kubectl -n {NAMESPACE} exec {POD} -- tcpdump -n -i {self._interface} '{self._expression}'"
 
     @property
+    def _where(self) -> str:
+        return "every interface" if self._interface == "any" else self._interface
+
+    @property
     def sources(self) -> Mapping[IPAddress, int]:
         """Packets by source address, most first; `LabError` while the capture runs."""
         if self._sources is None:
@@ -72,7 +76,7 @@ class Capture:
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         rows = tuple((str(address), str(packets)) for address, packets in self.sources.items())
-        return Table(f"Seen on {self._interface} outside", ("source", "packets"), rows)._repr_mimebundle_(**options)
+        return Table(f"Seen outside on {self._where}", ("source", "packets"), rows)._repr_mimebundle_(**options)
 
     def __str__(self) -> str:
         return ", ".join(f"{address}: {packets}" for address, packets in self.sources.items()) or "no packets"

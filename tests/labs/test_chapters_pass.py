@@ -27,6 +27,6 @@ async def test_the_first_policy_by_egress_ip_from_another_gateway(run_chapters: 
 
 
 @pytest.mark.timeout(180)
-async def test_the_problem_after_the_first_policy_and_the_other_way_round(run_chapters: RunChapters) -> None:
+async def test_the_problem_on_other_nodes_after_the_first_policy(run_chapters: RunChapters) -> None:
     [run] = await run_chapters([HOME / "01-the-problem.ipynb"], home="lab-worker3", elsewhere="lab-worker")
     assert (run.result, run.reason) == (Result.PASSED, "")

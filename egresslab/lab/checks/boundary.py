@@ -28,7 +28,7 @@ def outside_admits(bench: Bench, pod: str | Sequence[str], url: str = OUTSIDE_UR
     passed = all(knock.answer.address is not None and knock.contact is not None for knock in knocks)
     return Finding(
         Outcome.PASS if passed else Outcome.FAIL,
-        "an answer for every pod, and `accepted` in the firewall's log",
+        "an answer for every pod, and a line “accepted” in the firewall's log",
         "; ".join(map(str, knocks)),
         probes.typed(names[0], bench.current_namespace, url),
     )
@@ -42,7 +42,7 @@ def outside_refuses(bench: Bench, pod: str, url: str = OUTSIDE_URL) -> Finding:
     refused = knock.answer.address is None and knock.contact is not None
     return Finding(
         Outcome.PASS if refused else Outcome.FAIL,
-        "no answer, and `refused` in the firewall's log",
+        "no answer, and a line “refused” in the firewall's log",
         str(knock),
         probes.typed(pod, bench.current_namespace, url),
     )
