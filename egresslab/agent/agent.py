@@ -20,7 +20,7 @@ from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
 from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
 from egresslab.agent.links import PodLinks, Wires
 from egresslab.agent.peers import Peers, serve_peers
-from egresslab.agent.programmer import SLOTS, Programmer
+from egresslab.agent.programmer import ENTRIES, SLOTS, Programmer
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.resources import NODES, PODS, Object
@@ -75,10 +75,10 @@ class Agent:
         self._netlink = netlink
         self._turn = asyncio.Lock()
         self._attachments = Attachments(datapath, netlink)
-        self._view = ClusterView(api, Settings(), self._changed)
-        self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node)
-        self._wires = Wires(self._attachments)
+        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed)
         self._programmer = Programmer(datapath, config.node, self._index_of)
+        self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node, self._programmer.complete)
+        self._wires = Wires(self._attachments)
         self._interfaces: tuple[NodeInterface, ...] = ()
         self._watch = InterfaceWatch()
         self._publish = asyncio.Event()
@@ -128,7 +128,10 @@ class Agent:
 
     def _changed(self, change: Change, changes: Changes) -> None:
         if changes:
+            incomplete = self._programmer.incomplete
             self._programmer.apply(changes)
+            if self._programmer.incomplete != incomplete:
+                self._links.wake.set()
         match change:
             case Upsert(Pod() as pod):
                 self._learn(pod)
@@ -237,7 +240,7 @@ class Agent:
 
 def open_datapath(pin_dir: Path) -> Datapath:
     """The node's datapath with room for as many slots as a programmer hands out."""
-    return Datapath.open(pin_dir, slot_entries=SLOTS)
+    return Datapath.open(pin_dir, policy_entries=ENTRIES, slot_entries=SLOTS)
 
 
 def networks(texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 
 from pyroute2 import AsyncIPRoute
@@ -36,9 +36,17 @@ class PodLinks:
     """
 
     def __init__(
-        self, datapath: Datapath, attachments: Attachments, netlink: AsyncIPRoute, turn: asyncio.Lock, node: str
+        self,
+        datapath: Datapath,
+        attachments: Attachments,
+        netlink: AsyncIPRoute,
+        turn: asyncio.Lock,
+        node: str,
+        complete: Callable[[IPAddress], bool],
     ) -> None:
-        """`turn` is held by whoever uses `netlink`: the kernel refuses a second dump on a socket (EBUSY)."""
+        """`turn` is held by whoever uses `netlink`: the kernel refuses a second dump on a socket (EBUSY). `complete`
+        tells whether the kernel holds all entries of an address."""
+        self._complete = complete
         self.wake = asyncio.Event()
         self._turn = turn
         self._datapath = datapath
@@ -89,8 +97,15 @@ class PodLinks:
         try:
             await asyncio.wait_for(self._event(uid).wait(), timeout_s)
         except TimeoutError as error:
-            seen = "its link was not found" if uid in self._local else "the API has not told its addresses"
+            seen = self._missing(uid)
             raise DatapathError(f"not ready within {timeout_s:g} s: {seen}", object=f"Pod/{uid}") from error
+
+    def _missing(self, uid: str) -> str:
+        if uid not in self._local:
+            return "the API has not told its addresses"
+        if not all(map(self._complete, self._addresses[uid])):
+            return "the policy map has no room for its entries"
+        return "its link was not found"
 
     async def wait_learnt(self, uid: str, timeout_s: float) -> bool:
         """Whether the pod is known with its addresses, and so its entries in the kernel, within `timeout_s` seconds."""
@@ -127,13 +142,13 @@ class PodLinks:
         for uid, pod in local.items():
             found = {address: links[address] for address in pod.addresses if address in links}
             for address, (index, mac) in found.items():
-                wanted = Endpoint(ifindex=index, mac=mac, ready=True)
+                wanted = Endpoint(ifindex=index, mac=mac, ready=self._complete(address))
                 if self._datapath.endpoints.get(address) != wanted:
                     self._datapath.endpoints.set(address, wanted)
             for index in {index for index, _ in found.values()} - self._programmed:
                 await self._attachments.attach_pod(index)
                 self._programmed.add(index)
-            if len(found) == len(pod.addresses):
+            if len(found) == len(pod.addresses) and all(map(self._complete, found)):
                 self._event(uid).set()
 
     async def _find(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, tuple[int, str]]:

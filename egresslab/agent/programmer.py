@@ -8,10 +8,10 @@ does an entry point at a slot that means something else than it did or should.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from egresslab.datapath.datapath import Datapath
-from egresslab.datapath.values import DROP_SLOT, GatewaySlot, PolicyEntry
+from egresslab.datapath.values import DROP_SLOT, GatewaySlot, IPAddress, IPNetwork, PolicyEntry
 from egresslab.errors import DatapathError
 from egresslab.policy.engine import Engine
 from egresslab.policy.entries import NO_GATEWAY, NO_SOURCE_V4, NO_SOURCE_V6, Changes, Entry, Slot, localise
@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 4_096
 """How many gateway choices one node's kernel holds."""
+ENTRIES = 131_072
+"""How many policy entries of each family it holds."""
+
+RowKey = tuple[IPAddress, IPNetwork]
 
 
 class Programmer:
@@ -35,6 +39,17 @@ class Programmer:
         self._numbers: dict[int, int] = {}
         """Engine's slot number to the kernel's."""
         self._taken: set[int] = {DROP_SLOT}
+        self._refused: dict[RowKey, PolicyEntry] = {}
+        """Rows that did not fit. Whoever lets pods send asks `complete` first: a missing row must never mean a leak."""
+
+    @property
+    def incomplete(self) -> Set[IPAddress]:
+        """Addresses of pods of which the kernel does not hold every row."""
+        return {source for source, _ in self._refused}
+
+    def complete(self, source: IPAddress) -> bool:
+        """Whether the kernel holds every row of a pod's address."""
+        return source not in self.incomplete
 
     def adopt(self, engine: Engine) -> None:
         """Make the kernel equal to the engine's whole state; to be called once, before `apply`."""
@@ -52,7 +67,11 @@ class Programmer:
                 fresh.append(slot)
         for slot in fresh:
             self._write(slot)
-        difference = self._datapath.policy.replace(self._row(entry) for entry in engine.entries())
+        present = {(row.source, row.destination): row for row in self._datapath.policy.items()}
+        wanted = {(entry.source, entry.destination): self._row(entry) for entry in engine.entries()}
+        changed = {key: row for key, row in wanted.items() if present.get(key) != row}
+        stale = present.keys() - wanted.keys()
+        self._update(changed, stale)
         kept = set(self._numbers.values())
         for number in held.keys() - kept:
             self._free(number)
@@ -60,8 +79,8 @@ class Programmer:
             "adopted %d slots, %d of them new; entries: %d written, %d removed",
             len(kept),
             len(fresh),
-            difference.written,
-            difference.removed,
+            len(changed),
+            len(stale),
         )
 
     def apply(self, changes: Changes) -> None:
@@ -70,10 +89,9 @@ class Programmer:
             if change.after is not None:
                 self._write(change.after)
         if changes.entries:
-            adds = [self._row(change.after) for change in changes.entries if change.after is not None]
-            kept = {(entry.source, entry.destination) for entry in adds}
+            rows = [self._row(change.after) for change in changes.entries if change.after is not None]
             gone = {(c.before.source, c.before.destination) for c in changes.entries if c.before is not None}
-            self._datapath.policy.update(adds, gone - kept)
+            self._update({(row.source, row.destination): row for row in rows}, gone)
         for change in changes.slots:
             if change.after is None and change.before is not None:
                 self._free(self._numbers.pop(change.before.number))
@@ -83,6 +101,29 @@ class Programmer:
         for slot in engine.slots().values():
             if self._datapath.slots.get(self._number(slot.number)) != self._local(slot):
                 self._write(slot)
+
+    def _update(self, rows: dict[RowKey, PolicyEntry], gone: Set[RowKey]) -> None:
+        """Write rows, and those refused earlier, then take out what is gone; what does not fit is remembered."""
+        gone = gone - rows.keys()
+        waiting = {key: row for key, row in self._refused.items() if key not in gone} | rows
+        policy = self._datapath.policy
+        try:
+            policy.update(waiting.values(), gone)
+            self._refused = {}
+        except DatapathError as error:
+            policy.update((), gone)
+            self._refused = {key: row for key, row in waiting.items() if not self._fits(row)}
+            if self._refused:
+                logger.error(
+                    "%d entries do not fit; their pods may send nothing outside: %s", len(self._refused), error
+                )
+
+    def _fits(self, row: PolicyEntry) -> bool:
+        try:
+            self._datapath.policy.update([row])
+        except DatapathError:
+            return False
+        return True
 
     def _write(self, slot: Slot) -> None:
         self._datapath.slots.set(self._number(slot.number), self._local(slot))

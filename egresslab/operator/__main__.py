@@ -10,6 +10,7 @@ import signal
 import socket
 from pathlib import Path
 
+from egresslab.agent.programmer import ENTRIES
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, connect
 from egresslab.api.resources import CILIUM_POLICIES, Object
@@ -27,7 +28,7 @@ async def operate(api: Api) -> None:
     def changed(change: Change, changes: Changes) -> None:
         reports.wake.set()
 
-    view = ClusterView(api, Settings(), changed)
+    view = ClusterView(api, Settings(capacity=ENTRIES), changed)
     reports = ProblemReports(api, lambda: problems(view))
     async with asyncio.TaskGroup() as group:
         group.create_task(view.run())

@@ -175,10 +175,11 @@ def test_adopting_what_is_right_already_writes_nothing(bpffs: Path, monkeypatch:
         engine.apply(Upsert(from_kubernetes(policy("p", "a", "0.0.0.0/0", "interface"))))
         Programmer(datapath, HERE, lambda name: 7).adopt(engine)
         before = dict(datapath.slots.items())
+        written: list[object] = []
         monkeypatch.setattr(type(datapath.slots), "set", lambda *_: pytest.fail("a slot was written"))
-        difference = datapath.policy.replace(datapath.policy.items())
+        monkeypatch.setattr(type(datapath.policy), "update", lambda _, rows, gone=(): written.extend([*rows, *gone]))
         Programmer(datapath, HERE, lambda name: 7).adopt(engine)
-        assert (difference.written, difference.removed) == (0, 0)
+        assert not written
         assert dict(datapath.slots.items()) == before
     finally:
         datapath.close()
@@ -197,5 +198,25 @@ def test_destinations_of_both_kinds_are_told_apart(bpffs: Path) -> None:
         assert rows[ip_network("203.0.113.0/28")].excluded
         assert not rows[ip_network("203.0.113.0/24")].excluded
         assert rows[ip_network("203.0.113.0/28")].slot == rows[ip_network("203.0.113.0/24")].slot
+    finally:
+        datapath.close()
+
+
+def test_rows_that_do_not_fit_are_told_and_written_when_there_is_room(bpffs: Path) -> None:
+    datapath = Datapath.open(bpffs / "full", policy_entries=4, slot_entries=64, endpoint_entries=64, nat_entries=64)
+    try:
+        engine, programmer = Engine(Settings()), Programmer(datapath, HERE, lambda name: None)
+        programmer.adopt(engine)
+        programmer.apply(engine.apply(Upsert(node("n1", gateway=True))))
+        programmer.apply(engine.apply(Upsert(from_kubernetes(policy("p", "a", "203.0.113.0/24", "198.51.100.1")))))
+        for number in (1, 2, 3):
+            programmer.apply(engine.apply(Upsert(pod(number, "a"))))
+        complete = [programmer.complete(pod(number, "a").addresses[0]) for number in (1, 2, 3)]
+        assert complete == [True, True, False]
+        programmer.apply(engine.apply(Delete(pod(1, "a").ref)))
+        programmer.apply(engine.apply(Upsert(pod(2, "a"))))
+        programmer.apply(engine.apply(Upsert(pod(4, "b"))))
+        assert programmer.complete(pod(3, "a").addresses[0])
+        assert held(datapath) == wanted(engine)
     finally:
         datapath.close()
