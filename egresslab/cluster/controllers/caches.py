@@ -6,11 +6,14 @@ Objects in here are read-only: they belong to everyone who looks.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Iterable
 
 from egresslab.api.connection import Api
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
 from egresslab.api.resources import Object, Resource
+
+logger = logging.getLogger(__name__)
 
 SYNC_DEADLINE_S = 60.0
 
@@ -44,7 +47,11 @@ class Cache(Reflector):
 
     def _tell(self, change: ObjectChange) -> None:
         for listener in self._listeners:
-            listener(change)
+            try:
+                listener(change)
+            except Exception:
+                # One object that we cannot read must not end the cache for all; the traceback reports our defect.
+                logger.exception("%s %s", self.resource.plural, change.object["metadata"]["name"])
 
 
 class Index:

@@ -152,3 +152,17 @@ async def test_cordon_and_drain_move_pods_and_leave_daemons(cluster: Cluster) ->
     assert (taint["key"], taint["effect"]) == ("node.kubernetes.io/unschedulable", "NoSchedule")
     await cluster.kubectl("uncordon", "n1")
     await cluster.until(NODES, lambda items: not any((item["spec"].get("taints")) for item in items))
+
+
+async def test_one_object_that_cannot_be_read_stops_nothing(cluster: Cluster) -> None:
+    odd = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "odd"},
+        "status": {"allocatable": {"cpu": "plenty"}},
+    }
+    await cluster.api.create(NODES, odd)
+    await cluster.apply(deployment("web", 2))
+    await cluster.kubelets.until("both run", lambda: len(cluster.kubelets.running(app="web")) == 2)
+    await cluster.kubectl("label", "node", "n1", "seen=yes")
+    assert "Traceback" in (cluster.server.directory / "server.log").read_text(), "but somebody is told"
