@@ -126,7 +126,6 @@ def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Nod
             "key": str(paths.pki / f"kubelet-{node.name}.key"),
             "token": identities.api_server.token,
         },
-        "host_networks": {OUTSIDE: str(paths.namespace_file(OUTSIDE))} if node == topology.control_plane else {},
         "images": str(definitions("netns") / "images.yaml"),
         "ca_bundle": authority,
         "environment": _api_variables(inside_server(topology)),
