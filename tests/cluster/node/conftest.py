@@ -104,6 +104,14 @@ class Cluster:
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """A request as the administrator, without kubectl's start-up; None for what is not there."""
+        try:
+            return json.loads(self._open(method, path, body))
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise AssertionError(f"{method} {path}: {error.read().decode()}") from error
+
+    def _open(self, method: str, path: str, body: object = None) -> bytes:
         headers = {
             "Authorization": f"Bearer {self.server.tokens['kubernetes-admin']}",
             "Content-Type": "application/json",
@@ -111,13 +119,8 @@ class Cluster:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.server.url}{path}", data, headers, method=method)
         trust = ssl.create_default_context(cafile=str(self.server.ca))
-        try:
-            with urllib.request.urlopen(request, context=trust, timeout=DEADLINE_S) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise AssertionError(f"{method} {path}: {error.read().decode()}") from error
+        with urllib.request.urlopen(request, context=trust, timeout=DEADLINE_S) as answer:
+            return bytes(answer.read())
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create objects."""
@@ -135,6 +138,13 @@ class Cluster:
         pod = self.pods(f"/{name}")
         assert pod is not None, f"pod {name} is not there"
         return dict(pod)
+
+    def history(self, name: str, since: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every version of a pod after the one given, as a watch tells them."""
+        query = f"watch=true&timeoutSeconds=1&resourceVersion={since['metadata']['resourceVersion']}"
+        lines = self._open("GET", f"/api/v1/namespaces/default/pods?{query}").splitlines()
+        objects = (json.loads(line)["object"] for line in lines)
+        return [obj for obj in objects if obj["metadata"]["name"] == name]
 
     def container(self, name: str) -> dict[str, Any]:
         """The status of a pod's first container, once it has one."""

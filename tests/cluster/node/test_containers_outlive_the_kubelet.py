@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +25,16 @@ def _processes(directory: Path) -> list[Identity]:
     return [identity for identity in found if is_alive(identity)]
 
 
+def _is_ready(version: dict[str, Any]) -> bool:
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in version["status"]["conditions"])
+
+
 def test_a_killed_kubelet_adopts_what_runs(cluster: Cluster) -> None:
     """Same process, same address, same restart count, ready all along, still in charge."""
     node = cluster.nodes["n1"]
-    cluster.apply(pod("stay", "sh", "-c", "while true; do echo tick; sleep 0.1; done"))
+    probe = {"exec": {"command": ["sleep", "0.3"]}, "periodSeconds": 1}
+    script = "while true; do echo tick; sleep 0.1; done"
+    cluster.apply(pod("stay", "sh", "-c", script, container={"readinessProbe": probe}))
     before = cluster.ready("stay")
     node.kill(signal.SIGKILL)
     log = next((node.config.pods / before["metadata"]["uid"]).glob("containers/main/0/log"))
@@ -39,6 +46,7 @@ def test_a_killed_kubelet_adopts_what_runs(cluster: Cluster) -> None:
     for field in ("podIP", "containerStatuses", "startTime"):
         assert after["status"][field] == before["status"][field]
     assert cluster.kubectl("logs", "stay").stdout.count("tick") > 3
+    assert all(_is_ready(version) for version in cluster.history("stay", before)), "it was ready all the time"
     cluster.delete("stay")
     assert not (node.config.pods / before["metadata"]["uid"]).exists()
 

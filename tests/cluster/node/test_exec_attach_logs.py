@@ -115,6 +115,24 @@ def test_run_interactively_and_remove(cluster: Cluster) -> None:
     assert cluster.pods("/" + "visit") is None
 
 
+def test_the_first_to_attach_misses_nothing(cluster: Cluster) -> None:
+    """What an interactive container said before anybody was there is shown to the first, not to the second."""
+    container = {"stdin": True, "tty": True}
+    cluster.apply(pod("early", "sh", "-c", "echo greeting; exec sh", container=container))
+    until(lambda: "greeting" in cluster.kubectl("logs", "early", check=False).stdout, "it has spoken")
+    first = Terminal(cluster, "attach", "-it", "early")
+    first.expect("greeting")
+    second = Terminal(cluster, "attach", "-it", "early")
+    second.type("echo to-$((40+2))\n")
+    second.expect("to-42")
+    first.expect("to-42")
+    assert "greeting" not in second.text
+    second.type("exit\n")
+    for terminal in (first, second):
+        terminal.close()
+    cluster.delete("early")
+
+
 def test_piped_input_to_a_run(cluster: Cluster) -> None:
     """`kubectl run -i` without a terminal: the pipe's end reaches the program."""
     override = '{"spec":{"nodeName":"n1"}}'
