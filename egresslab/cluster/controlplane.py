@@ -181,6 +181,7 @@ def main() -> None:
         netns.setns(config.netns)
     if config.node_bind is not None:
         listeners.append(listen(config.node_bind))
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logger.info("lab %s: serving on %s", config.lab, ", ".join(filter(None, (config.host_bind, config.node_bind))))
     uvloop.run(serve(config, listeners))
 

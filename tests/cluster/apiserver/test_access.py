@@ -55,8 +55,13 @@ def test_a_user_without_roles_is_told_what_is_missing(server: RunningServer, nam
 
 def test_a_role_gives_exactly_what_it_says(server: RunningServer, core: Any, client: Any, namespace: str) -> None:
     rbac = kubernetes.client.RbacAuthorizationV1Api(client)
-    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
-    rbac.create_namespaced_role(namespace, {"metadata": {"name": "reader"}, "rules": [rule]})
+    core.create_namespaced_config_map(namespace, {"metadata": {"name": "open"}})
+    core.create_namespaced_config_map(namespace, {"metadata": {"name": "closed"}})
+    rules = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"], "resourceNames": ["open"]},
+    ]
+    rbac.create_namespaced_role(namespace, {"metadata": {"name": "reader"}, "rules": rules})
     binding = {
         "metadata": {"name": "reader"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
@@ -65,8 +70,10 @@ def test_a_role_gives_exactly_what_it_says(server: RunningServer, core: Any, cli
     rbac.create_namespaced_role_binding(namespace, binding)
     nobody = kubernetes.client.CoreV1Api(connect(server.kubeconfig_for("nobody")))
     assert nobody.list_namespaced_pod(namespace).items == []
+    assert nobody.read_namespaced_config_map("open", namespace).metadata.name == "open"
     for attempt in (
         lambda: nobody.create_namespaced_pod(namespace, pod("a")),
+        lambda: nobody.read_namespaced_config_map("closed", namespace),
         lambda: nobody.list_namespaced_pod("default"),
         lambda: nobody.list_namespaced_secret(namespace),
         lambda: nobody.list_pod_for_all_namespaces(),

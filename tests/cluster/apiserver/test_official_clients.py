@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import ssl
 import threading
@@ -40,26 +41,40 @@ def test_an_informer_keeps_a_copy(core: Any, namespace: str) -> None:
 
 def test_one_of_two_candidates_leads(server: RunningServer, namespace: str) -> None:
     leading: list[str] = []
-    led = threading.Event()
+    led, over = threading.Event(), threading.Event()
+
+    class Lock(LeaseLock):  # type: ignore[misc]
+        def get(self, name: str, namespace: str) -> Any:
+            if over.is_set():
+                raise SystemExit  # ends the candidate's thread; it has no other way out
+            return super().get(name, namespace)
 
     def candidate(name: str) -> threading.Thread:
         def on_start() -> None:
             leading.append(name)
             led.set()
 
-        lock = LeaseLock("lock", namespace, name)
+        lock = Lock("lock", namespace, name)
         config = electionconfig.Config(lock, 4, 3, 1, on_start, lambda: None)
-        thread = threading.Thread(target=lambda: leaderelection.LeaderElection(config).run(), daemon=True)
+
+        def run() -> None:
+            with contextlib.suppress(SystemExit):
+                leaderelection.LeaderElection(config).run()
+
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         return thread
 
     kubernetes.config.load_kube_config(str(server.kubeconfig))
-    candidate("one")
+    threads = [candidate("one")]
     assert led.wait(10)
-    candidate("two")
+    threads.append(candidate("two"))
     leases = kubernetes.client.CoordinationV1Api(connect(server.kubeconfig))
     assert leases.read_namespaced_lease("lock", namespace).spec.holder_identity == "one"
     assert leading == ["one"]
+    over.set()
+    for thread in threads:
+        thread.join(10)
 
 
 class _Hook(BaseHTTPRequestHandler):
