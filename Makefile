@@ -24,6 +24,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock | system
 	@echo "installing Python packages into $(VENV)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock pip hatchling editables
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation --editable '.[lab,dev]'
+	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
 	@touch $@
 
 $(OBJECT): $(wildcard egresslab/datapath/bpf/*.[ch]) egresslab/datapath/bpf/Makefile | system
@@ -49,10 +50,10 @@ lint: $(VENV)/.ready
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 3
-	@$(BIN)/nbstripout --verify labs/*.ipynb
+	@$(BIN)/nbstripout --keep-id --verify labs/*.ipynb
 
 format: $(VENV)/.ready  ## format code and strip notebooks
-	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout labs/*.ipynb
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout --keep-id labs/*.ipynb
 
 bench: setup  ## run every benchmark small; JSON in build/bench
 	@mkdir -p build/bench
