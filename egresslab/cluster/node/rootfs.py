@@ -33,7 +33,10 @@ ACCOUNTS = {
         "tcpdump:x:102:102:tcpdump:/nonexistent:/sbin/nologin\n"
         "www-data:x:33:33:www-data:/var/www:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"
     ),
-    "/etc/group": "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\nnginx:x:101:\ntcpdump:x:102:\nnogroup:x:65534:\nnobody:x:65534:\n",
+    "/etc/group": (
+        "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\nnginx:x:101:\ntcpdump:x:102:\n"
+        "nogroup:x:65534:\nnobody:x:65534:\n"
+    ),
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nprotocols: files\nservices: files\n",
     "/etc/shells": "/bin/sh\n",
 }
