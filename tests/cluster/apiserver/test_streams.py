@@ -16,11 +16,12 @@ from kubernetes.stream import stream
 from egresslab.cluster.testing import RunningServer, certificates, running_server
 from tests.cluster.apiserver.conftest import connect, pod, run_kubectl
 
+TOKEN = web.AppKey("token", list[str])
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
 
 async def _exec(request: web.Request) -> web.StreamResponse:
-    if request.headers["Authorization"] != f"Bearer {request.app['token']}":
+    if request.headers["Authorization"] != f"Bearer {request.app[TOKEN][0]}":
         return web.Response(status=401)
     socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"))
     await socket.prepare(request)
@@ -61,7 +62,7 @@ class Kubelet:
         self.app.router.add_get("/exec/{namespace}/{pod}/{container}", _exec)
         self.app.router.add_get("/attach/{namespace}/{pod}/{container}", _exec)
         self.app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", _log)
-        self.app["token"] = ""
+        self.app[TOKEN] = [""]
         self._trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._trust.load_cert_chain(directory / "apiserver.crt", directory / "apiserver.key")
         self._ready, self._stop = threading.Event(), asyncio.Event()
@@ -94,7 +95,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server whose node n1 is the stand-in."""
     directory = tmp_path_factory.mktemp("streams")
     with Kubelet(directory) as kubelet, running_server(directory, kubelet_port=kubelet.port) as server:
-        kubelet.app._state["token"] = server.tokens["system:apiserver"]
+        kubelet.app[TOKEN][0] = server.tokens["system:apiserver"]
         core = kubernetes.client.CoreV1Api(connect(server.kubeconfig))
         addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
         core.create_node({"metadata": {"name": "n1"}, "status": {"addresses": addresses}})
