@@ -46,6 +46,8 @@ SYSCTLS = {
     "net/ipv4/icmp_ratelimit": "0",
     "net/ipv6/icmp/ratelimit": "0",
     "net/ipv4/ping_group_range": "0 2147483647",
+    "net/bridge/bridge-nf-call-iptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
 }
 MASQUERADE = """
 table inet pods
@@ -123,11 +125,11 @@ class Rig:
     FAR_V6 = IPv6Address("2001:db8:113::10")
     """Addresses of `outside` that only its default route leads to."""
 
-    def __init__(self, *names: str, offloads: bool = True) -> None:
+    def __init__(self, *names: str, policy_entries: int = 4096, nat_entries: int = 65_536) -> None:
         self._names = names
         self._prefix = f"dp-{secrets.token_hex(3)}"
         self._stack = AsyncExitStack()
-        self._offloads = offloads
+        self._sizes = {"policy_entries": policy_entries, "nat_entries": nat_entries}
         self.nodes: dict[str, Node] = {}
         self.outside = ""
         self.fabric = ""
@@ -162,7 +164,7 @@ class Rig:
     async def _node(self, fabric: AsyncIPRoute, name: str, number: int, bpf: Path) -> None:
         namespace = await self._namespace(name)
         netlink = await self._netlink(namespace)
-        datapath = Datapath.open(bpf / name, policy_entries=4096, nat_entries=65_536)
+        datapath = Datapath.open(bpf / name, **self._sizes)
         self._stack.callback(datapath.close)
         node = Node(name, number, namespace, bpf / name, datapath, netlink, Attachments(datapath, netlink))
         self.nodes[name] = node
