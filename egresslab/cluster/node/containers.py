@@ -152,7 +152,8 @@ class Container:
         if self.record.keeper is not None:
             # Its side of the terminal has been closed: it writes what is left and ends.
             try:
-                await asyncio.wait_for(wait_gone(self.record.keeper), 1.0)
+                async with asyncio.timeout(1.0):
+                    await wait_gone(self.record.keeper)
             except TimeoutError:
                 send_signal(self.record.keeper, signal.SIGKILL)
                 await wait_gone(self.record.keeper)

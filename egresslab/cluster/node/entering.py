@@ -38,7 +38,7 @@ class CannotExecute(ClusterError):
 
 @dataclass(slots=True)
 class Execution:
-    """A command inside a container; its descriptors are ours to close (`close`). With a terminal all are the master."""
+    """A command inside a container, to be closed by whoever started it; with a terminal, descriptors are its master."""
 
     identity: Identity
     stdin: int | None
@@ -46,18 +46,21 @@ class Execution:
     stderr: int | None
     terminal: bool
     _open: set[int] = field(default_factory=set)
+    _process: int = -1
+    _ended: bool = False
 
     def __post_init__(self) -> None:
+        # A child of ours has its PID until we reap it.
+        self._process = os.pidfd_open(self.identity.pid)
         self._open = {number for number in (self.stdin, self.stdout, self.stderr) if number is not None}
 
     async def wait(self) -> int:
         """Exit code; 128 + N after signal N."""
-        descriptor = os.pidfd_open(self.identity.pid)
-        try:
-            await readable(descriptor)
-            return reap(self.identity.pid) or 0
-        finally:
-            os.close(descriptor)
+        await readable(self._process)
+        self._ended = True
+        code = reap(self.identity.pid)
+        assert code is not None, "the command is our child"
+        return code
 
     def resize(self, columns: int, rows: int) -> None:
         """Tell the terminal's size."""
@@ -81,10 +84,22 @@ class Execution:
         send_signal(self.identity, signal.SIGKILL)
 
     def close(self) -> None:
-        """Close every descriptor."""
+        """Close every descriptor; a command that still runs is killed, and reaped when it has ended."""
         for number in self._open:
             os.close(number)
         self._open.clear()
+        if self._ended:
+            os.close(self._process)
+            return
+        self.kill()
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(self._process)
+            os.close(self._process)
+            reap(self.identity.pid)
+
+        loop.add_reader(self._process, ended)
 
 
 async def read_to_end(descriptor: int) -> bytes:
@@ -224,8 +239,8 @@ def _reason(command: Sequence[str], error: Exception) -> str:
 
 
 async def run(container: Container, command: Sequence[str], timeout_s: float) -> tuple[int, str]:
-    """Exit code and output of a command, both streams together; raises `CannotExecute`, or TimeoutError after killing
-    it."""
+    """Exit code and output of a command, both streams together; raises `CannotExecute`, or TimeoutError when it takes
+    longer, and then it is killed."""
     execution = enter(container, command)
     outputs = [
         asyncio.ensure_future(read_to_end(number))
@@ -233,12 +248,9 @@ async def run(container: Container, command: Sequence[str], timeout_s: float) ->
         if number is not None
     ]
     try:
-        code = await asyncio.wait_for(execution.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            code = await execution.wait()
         await asyncio.wait(outputs, timeout=DRAIN_S)
-    except TimeoutError:
-        execution.kill()
-        await execution.wait()
-        raise
     finally:
         for output in outputs:
             output.cancel()

@@ -140,7 +140,8 @@ async def launch(directory: Path, plan: LaunchPlan) -> Container:
         gate_inside.close()
         gate.shutdown(socket.SHUT_WR)
         try:
-            await asyncio.wait_for(readable(gate.fileno()), ROOT_READY_S)
+            async with asyncio.timeout(ROOT_READY_S):
+                await readable(gate.fileno())
         except TimeoutError as error:
             container.destroy()
             raise ClusterError(f"the root was not ready within {ROOT_READY_S:g} s", object=plan.name) from error

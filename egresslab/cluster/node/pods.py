@@ -18,8 +18,9 @@ from egresslab.cluster.events import EventType
 from egresslab.cluster.node import plugins, sandbox
 from egresslab.cluster.node.leftovers import end_pod
 from egresslab.cluster.node.podstatus import ContainerState, PodFacts, pod_status, timestamp
-from egresslab.cluster.node.runner import ContainerRunner, Role, Services
+from egresslab.cluster.node.runner import ContainerRunner
 from egresslab.cluster.node.sandbox import Sandbox
+from egresslab.cluster.node.surroundings import Role, Services
 from egresslab.cluster.node.variables import ConfigError
 from egresslab.cluster.node.volumes import REFRESH_S, MountError, Volumes, with_token_volume
 from egresslab.errors import ClusterError
@@ -325,7 +326,8 @@ class PodWorker:
         if not self._gone:
             self._sandbox = known
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.publish(), LONGEST_RETRY_S)
+                async with asyncio.timeout(LONGEST_RETRY_S):
+                    await self.publish()
         if known is not None and known.link is not None:
             body = known.plugin_body(self.pod["metadata"].get("labels") or {})
             await plugins.farewell(self._services.config.root, body)

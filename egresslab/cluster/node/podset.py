@@ -15,7 +15,7 @@ from egresslab.cluster.node import plugins, sandbox
 from egresslab.cluster.node.leftovers import end_pod
 from egresslab.cluster.node.namespaces import remove_namespace
 from egresslab.cluster.node.pods import PodWorker
-from egresslab.cluster.node.runner import Services
+from egresslab.cluster.node.surroundings import Services
 from egresslab.errors import ClusterError
 
 logger = logging.getLogger(__name__)

@@ -62,9 +62,11 @@ async def perform(action: Object, target: Target, timeout_s: float) -> None:
         if spec := action.get("exec"):
             await _exec(spec, target, timeout_s)
         elif spec := action.get("httpGet"):
-            await asyncio.wait_for(_http_get(spec, target, timeout_s), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await _http_get(spec, target, timeout_s)
         elif spec := action.get("tcpSocket"):
-            await asyncio.wait_for(_tcp(spec, target), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await _tcp(spec, target)
         elif spec := action.get("sleep"):
             await asyncio.sleep(min(float(spec["seconds"]), timeout_s))
         elif "grpc" in action:

@@ -31,8 +31,8 @@ from egresslab.cluster.node.podset import PodSet
 from egresslab.cluster.node.registration import Registration
 from egresslab.cluster.node.rootfs import Rootfs
 from egresslab.cluster.node.routes import PeerRoutes
-from egresslab.cluster.node.runner import Services
 from egresslab.cluster.node.server import serving
+from egresslab.cluster.node.surroundings import Services
 
 logger = logging.getLogger(__name__)
 

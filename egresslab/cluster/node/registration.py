@@ -163,7 +163,8 @@ class Registration:
                 logger.warning("no heartbeat: %s", error)
                 pause = RETRY_S
             try:
-                await asyncio.wait_for(self._doubted.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._doubted.wait()
             except TimeoutError:
                 continue
 

@@ -9,24 +9,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 
-from pyroute2 import AsyncIPRoute
-
-from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.connection import ApiError, Unreachable
 from egresslab.api.resources import Object
-from egresslab.cluster.events import EventRecorder, EventType
-from egresslab.cluster.node.addresses import AddressPool
-from egresslab.cluster.node.config import NodeConfig
+from egresslab.cluster.events import EventType
+from egresslab.cluster.node.backoff import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, delay_before_restart, duration
 from egresslab.cluster.node.containers import Container, Exit
-from egresslab.cluster.node.images import Images, UnknownImage
+from egresslab.cluster.node.images import UnknownImage
 from egresslab.cluster.node.launch import launch
 from egresslab.cluster.node.leftovers import end_unrecorded
-from egresslab.cluster.node.logs import LogWatcher
 from egresslab.cluster.node.plans import plan
 from egresslab.cluster.node.podstatus import ContainerState
 from egresslab.cluster.node.probes import (
@@ -39,14 +32,10 @@ from egresslab.cluster.node.probes import (
     perform,
     probe,
 )
-from egresslab.cluster.node.rootfs import Rootfs
-from egresslab.cluster.node.sandbox import Sandbox
+from egresslab.cluster.node.surroundings import PodView, Role, Services
 from egresslab.cluster.node.variables import ConfigError
-from egresslab.cluster.node.volumes import Volumes
 from egresslab.errors import ClusterError
 
-FIRST_BACKOFF_S = 10.0
-LONGEST_BACKOFF_S = 300.0
 STEADY_S = 600.0
 """A run of this length ends a series of crashes."""
 
@@ -55,52 +44,6 @@ LEAST_GRACE_S = 2.0
 """What a program has left to end after a preStop hook that took the whole grace period."""
 
 KEPT_RUNS = 2
-
-
-class Role(Enum):
-    """What a container is in its pod."""
-
-    INIT = auto()
-    SIDECAR = auto()
-    MAIN = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the node lends to each of its pods."""
-
-    config: NodeConfig
-    api: Api
-    host: AsyncIPRoute
-    images: Images
-    rootfs: Rootfs
-    events: EventRecorder
-    logs: LogWatcher
-    addresses: AddressPool
-
-
-class PodView(Protocol):
-    """What a runner sees of its pod."""
-
-    pod: Object
-    directory: Path
-    volumes: Volumes
-
-    @property
-    def sandbox(self) -> Sandbox:
-        """The pod's sandbox, which exists."""
-
-    @property
-    def address(self) -> str:
-        """Where the pod is reached."""
-
-    def changed(self) -> None:
-        """A state is not what it was."""
-
-
-def delay_before_restart(exits: int) -> float:
-    """Seconds from the `exits`-th end in a series to the next start: none, then 10, doubled up to 300."""
-    return 0.0 if exits <= 1 else min(FIRST_BACKOFF_S * 2 ** (exits - 2), LONGEST_BACKOFF_S)
 
 
 class ContainerRunner:
@@ -218,7 +161,9 @@ class ContainerRunner:
                 pause = min(FIRST_BACKOFF_S * 2**attempts, LONGEST_BACKOFF_S)
             attempts += 1
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.spec_changed.wait(), pause)
+                # Not wait_for: in Python 3.11 that can lose a cancellation.
+                async with asyncio.timeout(pause):
+                    await self.spec_changed.wait()
 
     async def _start_once(self, spec: Object) -> Container:
         image = self._services.images.resolve(spec["image"])
@@ -379,7 +324,7 @@ class ContainerRunner:
             pod = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
             text = f"Back-off restarting failed container {self.name} in pod {pod}"
             self.event("BackOff", text, EventType.WARNING)
-            text = f"back-off {_duration(delay_s)} restarting failed container={self.name} pod={pod}"
+            text = f"back-off {duration(delay_s)} restarting failed container={self.name} pod={pod}"
             self._wait("CrashLoopBackOff", text)
             await asyncio.sleep(delay_s)
         self.state.waiting = ("ContainerCreating", "")
@@ -416,8 +361,3 @@ def _pass_on(failed: asyncio.Task[None], to: asyncio.Future[bool]) -> None:
     """A probe has no end: when it has one, that is a defect, which whoever waits for the verdict has to see."""
     if not failed.cancelled() and not to.done():
         to.set_exception(failed.exception() or RuntimeError("a probe came to an end"))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -33,7 +33,6 @@ async def execute(
     try:
         await streams.finish(await _converse(streams, execution))
     finally:
-        execution.kill()
         execution.close()
 
 

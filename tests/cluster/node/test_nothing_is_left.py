@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .conftest import Cluster, pod, until
+from .conftest import KUBECTL, Cluster, pod, until
+
+
+def _children(parent: int) -> list[str]:
+    """Children of a process, dead ones that were not reaped as well."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(entry.parent.name)
+    return found
+
+
+def _interrupted_exec(cluster: Cluster, name: str) -> None:
+    """A client that goes away takes the command with it."""
+    argv = [str(KUBECTL), "--kubeconfig", str(cluster.server.kubeconfig), "exec", name, "--", "sleep", "4321"]
+    with subprocess.Popen(argv) as client:
+        until(lambda: "sleep 4321" in cluster.exec(name, "ps"), "the command runs")
+        client.kill()
+    until(lambda: "sleep 4321" not in cluster.exec(name, "ps"), "the command is gone")
 
 
 @pytest.mark.root
@@ -31,6 +54,7 @@ def test_pods_that_came_and_went(cluster: Cluster) -> None:
     for name in names[:2]:
         cluster.exec(name, "true")
         cluster.kubectl("logs", name)
+    _interrupted_exec(cluster, names[0])
     for name in names:
         cluster.delete(name)
     after = (node.run("ip", "-o", "link"), node.run("ip", "route"), node.run("ip", "-6", "route"))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from egresslab.api.reflector import ChangeType, ObjectChange
 from egresslab.cluster.node.addresses import AddressPool
+from egresslab.cluster.node.backoff import delay_before_restart
 from egresslab.cluster.node.containers import Exit, Record
 from egresslab.cluster.node.dns import Responder
 from egresslab.cluster.node.images import Images, UnknownImage, repository
@@ -21,7 +22,6 @@ from egresslab.cluster.node.masquerade import ruleset
 from egresslab.cluster.node.names import Names, Unknown
 from egresslab.cluster.node.podstatus import ContainerState, PodFacts, phase, pod_status, qos_class
 from egresslab.cluster.node.processes import Identity
-from egresslab.cluster.node.runner import delay_before_restart
 from egresslab.cluster.node.variables import expand, field, resolver_file
 from egresslab.cluster.node.volumes import MountError, safe_path
 from egresslab.errors import ClusterError
