@@ -155,6 +155,7 @@ class Programmer:
             source_v6=None if local.source_v6 == NO_SOURCE_V6 else local.source_v6,
             ifindex=(self._interface_index(local.interface) or 0) if local.interface else 0,
             local=local.gateway,
+            open=local.passes,
         )
 
     def _row(self, entry: Entry) -> PolicyEntry:

@@ -15,6 +15,7 @@ from egresslab.datapath.values import DROP_SLOT, Endpoint, GatewaySlot, IPAddres
 from egresslab.errors import DatapathError
 
 LOCAL = 1
+OPEN = 2
 READY = 1
 
 
@@ -77,7 +78,11 @@ def _sources(value: GatewaySlot) -> tuple[IPAddress, ...]:
 def _encode_slot(value: GatewaySlot) -> bytes:
     source_v6 = wide(value.source_v6)
     return GATEWAY_SLOT.pack(
-        narrow(value.endpoint), narrow(value.source_v4), source_v6, value.ifindex, LOCAL if value.local else 0
+        narrow(value.endpoint),
+        narrow(value.source_v4),
+        source_v6,
+        value.ifindex,
+        (LOCAL if value.local else 0) | (OPEN if value.open else 0),
     )
 
 
@@ -86,7 +91,9 @@ def _decode_slot(raw: bytes) -> GatewaySlot:
     address = from_wide(source_v6)
     if address is not None and address.version == 4:
         raise DatapathError("an IPv4 address where IPv6 belongs", object="gateway slot", value=address)
-    return GatewaySlot(from_narrow(endpoint), from_narrow(source_v4), address, ifindex, bool(flags & LOCAL))
+    return GatewaySlot(
+        from_narrow(endpoint), from_narrow(source_v4), address, ifindex, bool(flags & LOCAL), bool(flags & OPEN)
+    )
 
 
 class EndpointMap:

@@ -47,6 +47,7 @@ class Reason(IntEnum):
     RESERVED = 11
     TOO_BIG = 12
     TIME_EXCEEDED = 13
+    FAIL_OPEN = 14
     INVALID_SOURCE = 132
     INVALID_PACKET = 134
     UNKNOWN_PROTOCOL = 142
@@ -111,14 +112,16 @@ class PolicyEntry:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySlot:
-    """One gateway choice. Without `endpoint` its packets are dropped (`NO_GATEWAY`); with `local`, this node is the
-    gateway and translates; `ifindex` 0 lets the routing table choose the outgoing interface."""
+    """One gateway choice. Without `endpoint` its packets are dropped (`NO_GATEWAY`) or, with `open`, pass untranslated
+    (failMode: Open). With `local`, this node is the gateway and translates. `ifindex` 0 lets the routing table choose
+    the outgoing interface."""
 
     endpoint: IPv4Address | None = None
     source_v4: IPv4Address | None = None
     source_v6: IPv6Address | None = None
     ifindex: int = 0
     local: bool = False
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ enum reason {
 	RESERVED = 11,		/* the node's own flow, noted so that no pod is given its tuple */
 	TOO_BIG = 12,		/* answered with "fragmentation needed" or "packet too big" */
 	TIME_EXCEEDED = 13,	/* answered with "time exceeded" */
+	FAIL_OPEN = 14,		/* selected, but without a gateway its policy lets it pass */
 	FIRST_DROP = 128,
 	INVALID_SOURCE = 132,
 	INVALID_PACKET = 134,
@@ -79,6 +80,7 @@ enum flow_kind {
 
 #define POLICY_EXCLUDED 1U
 #define SLOT_LOCAL 1U
+#define SLOT_OPEN 2U
 #define ENDPOINT_READY 1U
 #define CONFIG_PIN_FLOWS 1U
 

@@ -88,6 +88,9 @@ static __always_inline int from_pod_family(struct __sk_buff *skb, int family)
 		if (policy->flags & POLICY_EXCLUDED)
 			return leave_alone(skb, family, subject, flow, broken, EXCLUDED);
 
+		if (slot_fails_open(policy->slot))
+			return leave_alone(skb, family, subject, flow, broken, FAIL_OPEN);
+
 		/* A policy selects it: from here on it leaves through a gateway or not at all. */
 		subject->slot = policy->slot;
 		if (broken)

@@ -53,6 +53,14 @@ static __always_inline const struct gateway_slot *slot_with_gateway(__u32 number
 	return slot && slot->endpoint ? slot : NULL;
 }
 
+/* Whether the policy prefers a wrong source address to no connection while it has no gateway (failMode: Open). */
+static __always_inline bool slot_fails_open(__u32 number)
+{
+	const struct gateway_slot *slot = bpf_map_lookup_elem(&gateway_slots, &number);
+
+	return slot && !slot->endpoint && (slot->flags & SLOT_OPEN);
+}
+
 /* The egress address of a slot in one family; false when it has none. */
 static __always_inline bool slot_source(int family, const struct gateway_slot *slot, struct address *source)
 {

@@ -28,6 +28,8 @@ static __always_inline int guard(struct __sk_buff *skb, int family, const struct
 		return pass(skb, TO_WIRE, NO_ENTRY);
 	if (policy->flags & POLICY_EXCLUDED)
 		return pass(skb, TO_WIRE, EXCLUDED);
+	if (slot_fails_open(policy->slot))
+		return pass(skb, TO_WIRE, FAIL_OPEN);
 	if (!identify(skb, family, subject)) {
 		flow = flow_find(family, &subject->key);
 		if (flow && flow->kind == FLOW_INBOUND && flow_holds(config, flow, packet))
