@@ -107,6 +107,29 @@ async def test_dropped_with_a_reason_and_nothing_leaks(
     assert {event.remote for event in dropped} == targets
 
 
+async def test_a_policy_that_fails_open_lets_packets_pass_only_while_it_has_no_gateway(rig: Rig) -> None:
+    pod, gateway = await rig.add_pod("source", "careless"), rig.nodes["gateway"]
+    rig.select(pod, "0.0.0.0/0", "::/0", gateway="gateway")
+    source = pod.node.datapath
+    with_gateway = source.slots.get(1)
+    assert with_gateway
+    client = rig.socket(pod.namespace, socket.AF_INET, socket.SOCK_DGRAM)
+    for slot, reason in (
+        (GatewaySlot(open=True), Reason.FAIL_OPEN),
+        (replace(with_gateway, open=True), Reason.STEERED),
+        (GatewaySlot(), Reason.NO_GATEWAY),
+    ):
+        source.slots.set(1, slot)
+        before = source.counters.get(Program.FROM_POD, reason).packets
+        client.sendto(b"hello", (TARGET, 9))
+        await eventually(
+            lambda r=reason, b=before: source.counters.get(Program.FROM_POD, r).packets > b,
+            f"one packet is {reason.name}",
+        )
+    client.close()
+    assert gateway.datapath.slots.get(1), "the gateway was not touched"
+
+
 async def test_without_a_route_it_is_dropped(rig: Rig) -> None:
     pod, gateway = rig.nodes["gateway"].pods[0], rig.nodes["gateway"]
     rig.select(pod, "0.0.0.0/0", "::/0", gateway="gateway", ifindex=0)
