@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from egresslab.cluster.node.logs import LogFile, LogRequest
-from egresslab.cluster.node.processes import Identity, children, is_alive, kill_all, send_signal, wait_gone
+from egresslab.cluster.node.processes import Identity, children, is_alive, kill_all, reap, send_signal, wait_gone
 
 RECORD, STATUS, LOG, TERMINATION, SOCKET = "record.json", "status.json", "log", "termination", "input"
 MESSAGE_LIMIT = 4096
@@ -146,8 +146,9 @@ class Container:
     async def wait(self) -> Exit:
         """Wait for the end; whatever its program left running is killed then, as the end of PID 1 would."""
         await wait_gone(self.record.monitor)
-        if self.record.init is not None and is_alive(self.record.init):
+        if self.record.init is not None:
             send_signal(self.record.init, signal.SIGKILL)
+            # An orphan by now, which may be ours to reap.
             await wait_gone(self.record.init)
         if self.record.keeper is not None:
             # Its side of the terminal has been closed: it writes what is left and ends.
@@ -221,4 +222,7 @@ class Container:
 
     def destroy(self) -> bool:
         """Kill everything at once and without an event loop; False when something is stuck in the kernel."""
-        return kill_all(self.record.processes(), 5.0)
+        ended = kill_all(self.record.processes(), 5.0)
+        for identity in self.record.processes():
+            reap(identity.pid)
+        return ended
