@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
@@ -11,8 +11,6 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from egresslab.datapath.values import IPAddress, IPNetwork, PolicyEntry, Reason, Verdict
-
-Tuple = tuple[IPAddress, int, IPAddress, int, str]
 
 
 def ip_layer(frame: Packet) -> Packet:
@@ -47,7 +45,6 @@ class Model:
     """Slot of this gateway, then IP version, to egress address."""
     elsewhere: set[int] = field(default_factory=set)
     """Slots whose gateway is another node."""
-    flows: dict[Tuple, IPAddress] = field(default_factory=dict)
 
     def decide(self, source: IPAddress, destination: IPAddress) -> PolicyEntry | None:
         """The longest prefix that matches."""
@@ -90,7 +87,3 @@ def translated(
     else:
         layer.hlim -= hops
     return rebuilt(copy)
-
-
-def addresses(version: int) -> type[IPv4Address] | type[IPv6Address]:
-    return IPv4Address if version == 4 else IPv6Address

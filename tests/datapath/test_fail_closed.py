@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
 from egresslab.datapath.testing import Node, Pod, Rig
-from egresslab.datapath.values import GatewaySlot, Program, Reason
+from egresslab.datapath.values import GatewaySlot, PolicyEntry, Program, Reason
 
 from .traffic import Capture, eventually
 
@@ -175,11 +175,23 @@ async def test_the_wire_guards_what_came_another_way(rig: Rig) -> None:
         await rig.masquerade(pod.node)
 
 
+async def test_a_policy_may_ask_to_fail_open(rig: Rig) -> None:
+    """failMode: Open. Without a gateway its packets pass to the node; with one they are steered again."""
+    pod = rig.nodes["source"].pods[0]
+    rig.select(pod, "0.0.0.0/0", gateway="gateway")
+    counters = pod.node.datapath.counters
+    pod.node.datapath.slots.set(1, GatewaySlot(open=True))
+    before = counters.get(Program.FROM_POD, Reason.FAIL_OPEN).packets
+    with Capture(rig, rig.outside, "eth0", "eth1") as capture:
+        assert "1 received" in await rig.run(pod.namespace, "ping", "-c", "1", "-W", "2", TARGET)
+        assert pod.node.v4 in capture.sources()
+    assert counters.get(Program.FROM_POD, Reason.FAIL_OPEN).packets == before + 1
+    pod.node.datapath.slots.set(1, GatewaySlot(rig.nodes["gateway"].v4, open=True))
+    assert "1 received" in await rig.run(pod.namespace, "ping", "-c", "1", "-W", "2", TARGET)
+    assert counters.get(Program.FROM_POD, Reason.FAIL_OPEN).packets == before + 1
+
+
 async def test_unselected_and_excluded_traffic_is_left_to_the_node(rig: Rig) -> None:
-    from ipaddress import ip_network
-
-    from egresslab.datapath.values import PolicyEntry
-
     pod = rig.nodes["source"].pods[0]
     with Capture(rig, rig.outside, "eth0") as capture:
         assert "1 received" in await rig.run(pod.namespace, "ping", "-c", "1", "-W", "2", TARGET)
@@ -189,4 +201,3 @@ async def test_unselected_and_excluded_traffic_is_left_to_the_node(rig: Rig) -> 
     before = pod.node.datapath.counters.get(Program.FROM_POD, Reason.EXCLUDED).packets
     assert "1 received" in await rig.run(pod.namespace, "ping", "-c", "1", "-W", "2", TARGET)
     assert pod.node.datapath.counters.get(Program.FROM_POD, Reason.EXCLUDED).packets == before + 1
-    assert isinstance(pod.v6, IPv6Address)

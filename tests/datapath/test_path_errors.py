@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from ipaddress import ip_address
@@ -168,7 +169,5 @@ async def test_outside_errors_reveal_nothing_of_the_pod(rig: Rig) -> None:
 
 
 async def _receive_from(made: socket.socket) -> tuple[bytes, tuple[str, int]]:
-    import asyncio
-
     data, peer = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(made, 65_535), 5)
     return data, peer

@@ -12,7 +12,7 @@ import pytest
 from egresslab.datapath.testing import Node, Pod, Rig
 from egresslab.datapath.values import IPAddress, Program, Reason
 
-from .traffic import Capture, Client, family_of, receive, tcp_server, udp_server
+from .traffic import Capture, Client, checksum_offload, family_of, receive, tcp_server, udp_server
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 
@@ -65,6 +65,32 @@ async def test_large_transfers_arrive_whole_from_the_egress_address(rig: Rig, ta
             assert peers == [egress(gateway, target)]
             assert egress(gateway, target) in capture.sources()
             assert not foreign(capture, pod, gateway)
+
+
+@both_places
+@both_families
+async def test_checksums_that_the_gateways_card_would_compute(rig: Rig, target: IPAddress, where: str) -> None:
+    """A pod's packet carries only its pseudo header's sum until a device completes it: here the wires do, in software,
+    and outside checks. The same for replies on their way in."""
+    pod, gateway = selected(rig, where)
+    wires = [(gateway.namespace, "eth1"), (gateway.namespace, "eth0"), (rig.outside, "eth1"), (rig.outside, "eth0")]
+    for namespace, interface in wires:
+        checksum_offload(rig, namespace, interface, enabled=False)
+    try:
+        async with tcp_server(rig, rig.outside, target, PORT), udp_server(rig, rig.outside, target, PORT):
+            client = await Client.connect(rig, pod.namespace, target, PORT)
+            assert await client.download(300_000)
+            assert await client.upload(300_000)
+            await client.close()
+            datagram = rig.socket(pod.namespace, family_of(target), socket.SOCK_DGRAM)
+            datagram.connect((str(target), PORT))
+            datagram.send(b"summed")
+            assert await receive(datagram) == b"summed"
+            datagram.close()
+        assert "1 received" in await rig.run(pod.namespace, "ping", "-c", "1", "-W", "2", str(target))
+    finally:
+        for namespace, interface in wires:
+            checksum_offload(rig, namespace, interface, enabled=True)
 
 
 @both_places

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import fcntl
 import hashlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -14,6 +17,7 @@ from egresslab.datapath.values import IPAddress
 
 TIMEOUT_S = 10.0
 ETH_P_ALL = 3
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 
 
 def family_of(address: IPAddress) -> socket.AddressFamily:
@@ -127,6 +131,15 @@ def pattern(size: int) -> bytes:
 
 async def receive(made: socket.socket, timeout: float = TIMEOUT_S) -> bytes:
     return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(made, 65_535), timeout)
+
+
+def checksum_offload(rig: Rig, namespace: str, interface: str, *, enabled: bool) -> None:
+    """Whether the kernel leaves checksums to the interface (SIOCETHTOOL with ETHTOOL_STXCSUM, linux/ethtool.h). Virtual
+    links never compute them; without this, a wrong one would go unnoticed."""
+    value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_STXCSUM, enabled), 8)
+    request = struct.pack("=16sQ16x", interface.encode(), ctypes.addressof(value))
+    with rig.socket(namespace, socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, SIOCETHTOOL, request)
 
 
 async def eventually(condition: Callable[[], bool], what: str, timeout: float = TIMEOUT_S) -> None:
