@@ -95,7 +95,8 @@ class PodLinks:
     async def wait_ready(self, uid: str, timeout_s: float) -> None:
         """Wait until the pod may send; raises `DatapathError` when that takes longer."""
         try:
-            await asyncio.wait_for(self._event(uid).wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._event(uid).wait()
         except TimeoutError as error:
             seen = self._missing(uid)
             raise DatapathError(f"not ready within {timeout_s:g} s: {seen}", object=f"Pod/{uid}") from error
@@ -113,7 +114,8 @@ class PodLinks:
         if uid in self._addresses:
             arrived.set()
         try:
-            await asyncio.wait_for(arrived.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await arrived.wait()
         except TimeoutError:
             return False
         finally:

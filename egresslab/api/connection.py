@@ -241,7 +241,8 @@ async def connect(kubeconfig: Path | None = None) -> AsyncIterator[Api]:
 
     Raises `ClusterError` when neither is usable.
     """
-    configuration = kube.Configuration()
+    # No proxies and no .netrc: looking those up would send every request through a thread.
+    configuration = kube.Configuration(client_session_kwargs={"trust_env": False})
     try:
         if kubeconfig is None:
             incluster_config.load_incluster_config(configuration)

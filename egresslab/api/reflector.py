@@ -85,7 +85,9 @@ class Reflector:
     async def wait_synced(self, timeout_s: float) -> None:
         """Wait for the first list; raises `ClusterError` naming the resource when it does not come in time."""
         try:
-            await asyncio.wait_for(self.synced.wait(), timeout_s)
+            # Not wait_for(), which can lose a cancellation in Python 3.11.
+            async with asyncio.timeout(timeout_s):
+                await self.synced.wait()
         except TimeoutError as error:
             raise ClusterError(f"no list within {timeout_s:g} s", object=self.resource.plural) from error
 

@@ -37,7 +37,8 @@ async def load_rules(rules: Rules) -> None:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(ruleset(rules).encode()), NFT_DEADLINE_S)
+        async with asyncio.timeout(NFT_DEADLINE_S):
+            output, _ = await process.communicate(ruleset(rules).encode())
     except TimeoutError as error:
         process.kill()
         raise ClusterError(f"nft did not load the rules within {NFT_DEADLINE_S:g} s", object="firewall") from error

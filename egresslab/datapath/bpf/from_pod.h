@@ -4,17 +4,22 @@
 
 #include "gateway.h"
 
-/* Not selected. Datagrams leave a note, so that to_pod can tell their replies from what outside opened. */
+/*
+ * Not selected. A datagram leaves a note, so that to_pod can tell its reply from what outside opened; a connection forgets
+ * the pin that an earlier one on the same ports may have left.
+ */
 static __always_inline int leave_alone(struct __sk_buff *skb, int family, struct subject *subject,
 				       struct flow *flow, bool broken, __u32 reason)
 {
-	if (!broken && subject->packet.protocol != IPPROTO_TCP && subject->packet.transport != TRANSPORT_ERROR &&
-	    subject->packet.transport != TRANSPORT_ECHO_REPLY) {
-		if (flow && flow->kind == FLOW_PASSED)
-			flow_touch(flow, 0);
-		else
-			flow_note(family, subject, FLOW_PASSED);
-	}
+	if (broken || subject->packet.transport == TRANSPORT_ERROR ||
+	    subject->packet.transport == TRANSPORT_ECHO_REPLY)
+		return pass(skb, FROM_POD, reason);
+	if (flow && flow->kind == FLOW_PASSED)
+		flow_touch(flow, 0);
+	else if (subject->packet.protocol != IPPROTO_TCP)
+		flow_note(family, subject, FLOW_PASSED);
+	else if (flow)
+		flow_remove(family, &subject->key);
 	return pass(skb, FROM_POD, reason);
 }
 
