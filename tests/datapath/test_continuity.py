@@ -140,8 +140,23 @@ async def test_established_flows_keep_their_gateway_when_the_policy_changes(rig:
         with pytest.raises(ConnectionResetError):
             await client.echo(timeout=0.5)
         assert await newer.echo() == "hello"
-        client.writer.transport.abort()
+        await client.reset()
         await newer.close()
+
+
+async def test_a_new_connection_on_old_ports_is_decided_anew(rig: Rig) -> None:
+    """The pin of a connection that is over does not bind the next one on the same ports, which nothing selects."""
+    pod = steered_everywhere(rig)
+    async with tcp_server(rig, rig.outside, TARGET, PORT) as peers:
+        first = await Client.connect(rig, pod.namespace, TARGET, PORT, source_port=45_000)
+        assert await first.echo() == "hello"
+        await first.reset()
+        for node in rig.nodes.values():
+            node.datapath.policy.replace([])
+        second = await Client.connect(rig, pod.namespace, TARGET, PORT, source_port=45_000)
+        assert await second.echo() == "hello"
+        assert peers == [rig.nodes["gateway"].public_v4, pod.node.v4]
+        await second.reset()
 
 
 async def test_without_pinning_a_change_cuts_at_once(rig: Rig) -> None:
@@ -154,7 +169,7 @@ async def test_without_pinning_a_change_cuts_at_once(rig: Rig) -> None:
         rig.select(pod, "0.0.0.0/0", gateway="spare", slot=2)
         with pytest.raises(ConnectionResetError):
             await client.echo(timeout=0.5)
-        client.writer.transport.abort()
+        await client.reset()
 
 
 async def test_a_replicated_connection_outlives_its_gateway(rig: Rig) -> None:
@@ -195,7 +210,6 @@ async def test_flows_expire_by_protocol_and_state(rig: Rig) -> None:
         await closed.echo()
         await closed.close()
         await rig.run(pod.namespace, "ping", "-c", "1", "-W", "2", str(TARGET))
-        await asyncio.sleep(0)
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         assert table.expire(now + 20_000_000_000) == ()
         gone = table.expire(now + 100_000_000_000)

@@ -118,6 +118,15 @@ class Client:
         answer = await asyncio.wait_for(self.reader.readline(), 3 * TIMEOUT_S)
         return answer.decode().strip() == hashlib.sha256(data).hexdigest()
 
+    async def reset(self) -> None:
+        """End it at once, leaving nothing behind that would keep its ports."""
+        made = self.writer.get_extra_info("socket")
+        with suppress(OSError):  # the other side may have reset it already
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+        with suppress(ConnectionError):
+            await asyncio.wait_for(self.writer.wait_closed(), TIMEOUT_S)
+
     async def close(self) -> None:
         self.writer.close()
         with suppress(ConnectionError):
