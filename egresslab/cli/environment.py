@@ -99,7 +99,9 @@ def down(lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) 
 
 def _need_root() -> None:
     if os.geteuid() != 0:
-        raise EnvironmentFailure("needs root", object="egresslab", fix=f"sudo -E egresslab {shlex.join(sys.argv[1:])}")
+        from egresslab.environments.netns.doctor import as_root
+
+        raise EnvironmentFailure("needs root", object="egresslab", fix=as_root())
 
 
 def status(

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def basics() -> Iterator[Finding]:
         "root",
         Verdict.OK if root else Verdict.MISSING,
         "yes" if root else f"user {os.geteuid()}",
-        None if root else f"sudo -E {' '.join(['egresslab', *sys.argv[1:]])}",
+        None if root else as_root(),
     )
     release = platform.release()
     version = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
@@ -124,6 +125,11 @@ def _libbpf() -> Finding:
     except OSError as error:
         return Finding("libbpf.so.1", Verdict.MISSING, str(error), None, ("libbpf1",))
     return Finding("libbpf.so.1", Verdict.OK, "loads")
+
+
+def as_root() -> str:
+    """The command that is running, to be typed with sudo, whose PATH does not lead into a virtual environment."""
+    return f"sudo -E {shlex.join([str(Path(sys.executable).parent / 'egresslab'), *sys.argv[1:]])}"
 
 
 def kubectl_path() -> Path | None:
