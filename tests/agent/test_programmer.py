@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, ip_address, ip_network
@@ -20,7 +19,7 @@ from egresslab.policy.entries import Delete, Upsert
 from egresslab.policy.inventory import Interface, Node, Pod, Ref
 from egresslab.policy.objects import from_kubernetes, ref_of_object
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: eBPF maps")]
+pytestmark = pytest.mark.root
 
 NODES = ("n1", "n2", "n3")
 HERE = "n1"
