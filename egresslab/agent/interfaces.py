@@ -44,6 +44,9 @@ class NodeInterface:
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
     altnames: tuple[str, ...]
     default_route: tuple[str, ...]
+    mtu: int
+    routers: tuple[str, ...]
+    """Next hops of every default route over this interface, whichever of them is the node's best."""
 
     @property
     def leads_out(self) -> bool:
@@ -60,7 +63,7 @@ async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
             if address["scope"] == SCOPE_UNIVERSE:
                 text = address.get("local") or address.get("address")
                 addresses.setdefault(address["index"], []).append(ip_interface(f"{text}/{address['prefixlen']}"))
-    defaults = await _default_routes(netlink)
+    defaults, routers = await _default_routes(netlink)
     found = [
         NodeInterface(
             name=link.get("ifname"),
@@ -70,22 +73,26 @@ async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
             addresses=tuple(addresses.get(link["index"], ())),
             altnames=tuple(_altnames(link)),
             default_route=tuple(name for family, name in FAMILIES.items() if defaults.get(family) == link["index"]),
+            mtu=int(link.get("mtu") or 0),
+            routers=tuple(routers.get(link["index"], ())),
         )
         for link in links
     ]
     return tuple(sorted(found, key=lambda interface: interface.name))
 
 
-async def _default_routes(netlink: AsyncIPRoute) -> dict[int, int]:
-    """Family to the interface of its default route with the lowest metric."""
+async def _default_routes(netlink: AsyncIPRoute) -> tuple[dict[int, int], dict[int, list[str]]]:
+    """Family to the interface of its default route with the lowest metric; interface to next hops of all of them."""
     best: dict[int, tuple[int, int]] = {}
+    routers: dict[int, list[str]] = {}
     for family in FAMILIES:
         async for route in await netlink.route("dump", family=family, table=254):
             if route["dst_len"] or route.get("oif") is None:
                 continue
+            routers.setdefault(route.get("oif"), []).append(str(route.get("gateway") or "on link"))
             candidate = (route.get("priority") or 0, route.get("oif"))
             best[family] = min(best.get(family, candidate), candidate)
-    return {family: index for family, (_, index) in best.items()}
+    return {family: index for family, (_, index) in best.items()}, routers
 
 
 def _altnames(link: Any) -> list[str]:

@@ -185,13 +185,17 @@ class Wires:
 
     def __init__(self, attachments: Attachments) -> None:
         self._attachments = attachments
-        self._programmed: set[int] = set()
+        self._programmed: dict[int, tuple[int, tuple[str, ...]]] = {}
 
     async def set(self, interfaces: Iterable[NodeInterface]) -> None:
-        """Attach where an interface leads out and carries no program of ours yet."""
-        wanted = {interface.index: interface.name for interface in interfaces if interface.leads_out}
-        for index, name in wanted.items():
-            if index not in self._programmed:
-                await self._attachments.attach_wire(index)
-                logger.info("programs attached to %s", name)
-        self._programmed = set(wanted)
+        """Attach where an interface leads out, and again when what the programs were told of it is no longer so."""
+        outward = [interface for interface in interfaces if interface.leads_out]
+        for interface in outward:
+            told = (interface.mtu, interface.routers)
+            if self._programmed.get(interface.index) != told:
+                await self._attachments.attach_wire(interface.index)
+                self._programmed[interface.index] = told
+                logger.info("programs attached to %s", interface.name)
+        gone = self._programmed.keys() - {interface.index for interface in outward}
+        for index in gone:
+            del self._programmed[index]
