@@ -14,9 +14,11 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from datetime import datetime
@@ -131,12 +133,14 @@ def first_packet_ms(message: str) -> float | None:
 def measure(lab: NetnsEnvironment, count: int) -> dict[str, Any]:
     """The whole benchmark on a lab that is up; packets are captured in the world's own namespace."""
     expression = f"dst host {TARGET} and tcp dst port 80"
-    command = ["tcpdump", "--immediate-mode", "-Z", "root", "-l", "-n", "-t", "-i", "any", expression]
+    command = ["tcpdump", "--immediate-mode", "-B", "65536", "-Z", "root", "-n", "-t", "-i", "any", expression]
     namespace = LabPaths(lab.lab).namespace_file(OUTSIDE)
-    with subprocess.Popen(
-        ["nsenter", f"--net={namespace}", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as capture:
-        assert capture.stdout is not None
+    with (
+        tempfile.TemporaryFile("w+") as lines,  # not a pipe, which nobody would empty meanwhile
+        subprocess.Popen(
+            ["nsenter", f"--net={namespace}", *command], stdout=lines, stderr=subprocess.PIPE, text=True
+        ) as capture,
+    ):
         assert capture.stderr is not None
         while "listening on" not in (line := capture.stderr.readline()):
             if not line:
@@ -145,9 +149,13 @@ def measure(lab: NetnsEnvironment, count: int) -> dict[str, Any]:
         try:
             messages = asyncio.run(start_all(lab.kubeconfig(), count))
         finally:
-            capture.terminate()
+            capture.send_signal(signal.SIGINT)
         seconds = time.perf_counter() - began
-        sources = Counter(found[1] for line in capture.stdout if (found := SOURCE.search(f" {line}")))
+        summary = capture.stderr.read()
+        lines.seek(0)
+        sources = Counter(found[1] for line in lines if (found := SOURCE.search(f" {line}")))
+    if "\n0 packets dropped by kernel" not in summary:
+        raise RuntimeError(f"the capture is not complete: {summary}")
     delays = sorted(delay for message in messages if (delay := first_packet_ms(message)) is not None)
     observed = Counter(json.loads(m.rpartition(" ")[0])["address"] for m in messages if m.strip().rpartition(" ")[0])
     return {

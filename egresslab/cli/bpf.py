@@ -53,7 +53,14 @@ def listing(name: str, summary: str) -> typer.Typer:
     return group
 
 
-for _name, _summary in {"egress": "Egress policy entries, in Cilium's four columns."}.items():
+LISTINGS = {
+    "egress": "Egress policy entries, in Cilium's four columns.",
+    "slots": "Gateway slots: what each gateway choice means on a node.",
+    "nat": "Flows: translated, steered, opened from outside, and the node's own.",
+    "endpoints": "Pod addresses: the link of a local pod, the node of a remote one.",
+    "counters": "Packets and bytes by program and by what became of them.",
+}
+for _name, _summary in LISTINGS.items():
     app.add_typer(listing(_name, _summary), name=_name)
 
 

@@ -6,23 +6,19 @@ elsewhere; special gateways are spelled out.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypedDict
 
-from egresslab.datapath.datapath import open_table
 from egresslab.datapath.gateways import SlotMap
-from egresslab.datapath.libbpf import Libbpf
+from egresslab.datapath.inspection import pinned_maps
 from egresslab.datapath.policy import PolicyMap
 from egresslab.datapath.values import GatewaySlot, PolicyEntry
-from egresslab.errors import DatapathError
 
 COLUMNS = ("Source IP", "Destination CIDR", "Egress IP", "Gateway IP")
 PADDING = 3
 NOT_FOUND = "Not Found"
 EXCLUDED_CIDR = "Excluded CIDR"
 NO_ENTRIES = "No entries found."
-NO_MAPS = "Cannot find egress gateway bpf maps"
 
 
 class EgressRow(TypedDict):
@@ -36,20 +32,8 @@ class EgressRow(TypedDict):
 
 def egress_rows(pin_dir: Path) -> list[EgressRow]:
     """The pinned map's rows: IPv4, then IPv6, each by source and destination. Raises DatapathError without maps."""
-    libbpf = Libbpf()
-    tables = [
-        open_table(libbpf, pin_dir, name)
-        for name in ("egress_policy_v4", "egress_policy_v6", "gateway_slots", "egress_addresses")
-    ]
-    opened = [table for table in tables if table is not None]
-    try:
-        if len(opened) < len(tables):
-            raise DatapathError(NO_MAPS, object=str(pin_dir), fix="run this on a node whose agent is up")
-        v4, v6, slots, addresses = opened
-        return list_rows(PolicyMap(v4, v6), SlotMap(slots, addresses))
-    finally:
-        for table in opened:
-            os.close(table.fd)
+    with pinned_maps(pin_dir) as maps:
+        return list_rows(maps.policy, maps.slots)
 
 
 def list_rows(policy: PolicyMap, slots: SlotMap) -> list[EgressRow]:
