@@ -52,6 +52,8 @@ def test_ports_of_other_labs_are_not_taken_even_while_they_do_not_listen(state: 
     second = host.free_port("b")
     assert second != first
     with socket.socket() as busy:
+        # Connections of a server that was there before may linger, which does not make the port taken.
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         busy.bind(("127.0.0.1", second))
         busy.listen()
         assert host.free_port("b") not in (first, second)

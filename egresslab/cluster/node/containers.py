@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from egresslab.cluster.node.logs import LogFile, LogRequest
-from egresslab.cluster.node.processes import Identity, children, is_alive, kill_all, reap, send_signal, wait_gone
+from egresslab.cluster.node.processes import Identity, adopted, children, is_alive, kill_all, reap, send_signal, wait_gone
 
 RECORD, STATUS, LOG, TERMINATION, SOCKET = "record.json", "status.json", "log", "termination", "input"
 MESSAGE_LIMIT = 4096
@@ -122,13 +122,25 @@ class Container:
         """Learn the first process inside from bubblewrap's own words; until then a record lacks it."""
         if self.record.init is not None or not is_alive(self.record.monitor):
             return
-        for line in (self.directory / STATUS).read_bytes().splitlines():
-            pid = orjson.loads(line).get("child-pid") if line.strip() else None
-            # A child of the living monitor is no recycled PID.
-            init = next((child for child in children(self.record.monitor.pid) if child.pid == pid), None)
-            if init is not None:
-                self.record = replace(self.record, init=init)
-                self.save()
+        pid = self._init_pid()
+        # A child of the living monitor is no recycled PID.
+        init = next((child for child in children(self.record.monitor.pid) if child.pid == pid), None)
+        if init is not None:
+            self.record = replace(self.record, init=init)
+            self.save()
+
+    def _init_pid(self) -> int | None:
+        try:
+            lines = (self.directory / STATUS).read_bytes().splitlines()
+            found = (orjson.loads(line).get("child-pid") for line in lines if line.strip())
+            return next((pid for pid in found if pid is not None), None)
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            return None
+
+    def _orphan(self) -> Identity | None:
+        """Its first process inside, when the monitor was gone before `find_init` had looked: ours by adoption then."""
+        pid = self._init_pid()
+        return None if pid is None else adopted(pid, self.record.monitor.pid)
 
     def save(self) -> None:
         """Write the record."""
@@ -146,10 +158,11 @@ class Container:
     async def wait(self) -> Exit:
         """Wait for the end; whatever its program left running is killed then, as the end of PID 1 would."""
         await wait_gone(self.record.monitor)
-        if self.record.init is not None:
-            send_signal(self.record.init, signal.SIGKILL)
+        init = self.record.init or self._orphan()
+        if init is not None:
+            send_signal(init, signal.SIGKILL)
             # An orphan by now, which may be ours to reap.
-            await wait_gone(self.record.init)
+            await wait_gone(init)
         if self.record.keeper is not None:
             # Its side of the terminal has been closed: it writes what is left and ends.
             try:

@@ -70,6 +70,14 @@ def children(pid: int) -> list[Identity]:
     return sorted(found, key=lambda identity: (identity.start_time, identity.pid))
 
 
+def adopted(pid: int, session: int) -> Identity | None:
+    """Our own child of that number, living or not yet reaped, if it belongs to a session; None for any other process."""
+    fields = _stat(pid)
+    if fields is None or int(fields[1]) != os.getpid() or int(fields[3]) != session:
+        return None
+    return Identity(pid, int(fields[19]))
+
+
 def send_signal(identity: Identity, number: int) -> None:
     """Signal that very process; one that is gone is let be."""
     descriptor = open_process(identity)
