@@ -17,7 +17,16 @@ from typing import Any
 import orjson
 
 from egresslab.cluster.node.logs import LogFile, LogRequest
-from egresslab.cluster.node.processes import Identity, adopted, children, is_alive, kill_all, reap, send_signal, wait_gone
+from egresslab.cluster.node.processes import (
+    Identity,
+    adopted,
+    children,
+    is_alive,
+    kill_all,
+    reap,
+    send_signal,
+    wait_gone,
+)
 
 RECORD, STATUS, LOG, TERMINATION, SOCKET = "record.json", "status.json", "log", "termination", "input"
 MESSAGE_LIMIT = 4096

@@ -71,7 +71,7 @@ def children(pid: int) -> list[Identity]:
 
 
 def adopted(pid: int, session: int) -> Identity | None:
-    """Our own child of that number, living or not yet reaped, if it belongs to a session; None for any other process."""
+    """Our own child with that PID, living or not yet reaped, if it is of a session; None for any other process."""
     fields = _stat(pid)
     if fields is None or int(fields[1]) != os.getpid() or int(fields[3]) != session:
         return None
