@@ -12,7 +12,7 @@ PACKAGES := environments/netns/debian-packages.txt
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
-setup: system $(VENV)/.ready $(OBJECT)  ## install what is missing: system packages, virtual environment, eBPF object
+setup: system $(VENV)/.ready $(OBJECT) $(VENV)/libexec/nginx  ## install what is missing: system packages, virtual environment, eBPF object
 
 system:
 	@missing=$$(comm -23 <(sort $(PACKAGES)) <(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' 2>/dev/null | sed -n 's/^ii *//p' | sort -u)); \
@@ -29,6 +29,11 @@ $(VENV)/.ready: pyproject.toml requirements.lock | system
 
 $(OBJECT): $(wildcard egresslab/datapath/bpf/*.[ch]) egresslab/datapath/bpf/Makefile | system
 	@$(MAKE) --no-print-directory --silent -C egresslab/datapath/bpf
+
+# Unpacked, not installed: the package would start a web server on this machine.
+$(VENV)/libexec/nginx: | system $(VENV)/.ready
+	@d=$$(mktemp -d) && cd $$d && (apt-get download -qq nginx || { $(SUDO) apt-get update -qq && apt-get download -qq nginx; }) 2>/dev/null && \
+	  dpkg-deb -x nginx_*.deb . && install -D usr/sbin/nginx $(abspath $@); s=$$?; rm -rf $$d; exit $$s
 
 labs: setup  ## run every chapter on a fresh cluster: table, notebooks, HTML report and JUnit XML in build/labs
 	@$(SUDO) $(BIN)/egresslab labs run
