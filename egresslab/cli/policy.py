@@ -39,7 +39,10 @@ Files = Annotated[
     typer.Option("--filename", "-f", help="File, folder or - for stdin; again for more. Without it: the running lab."),
 ]
 Kubeconfig = Annotated[
-    Path | None, typer.Option("--kubeconfig", help="Cluster to read where no files are given; default: the lab's.")
+    Path | None,
+    typer.Option(
+        "--kubeconfig", envvar="KUBECONFIG", help="Cluster to read where no files are given; default: the running lab."
+    ),
 ]
 As = Annotated[
     Fidelity, typer.Option("--as", help="Whose outcome, where ours differs from Cilium's (docs/differences.md).")

@@ -191,6 +191,18 @@ class Lab:
             )
         return ended
 
+    def egresslab(
+        self, command: str, *, stdin: str | None = None, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> CommandResult:
+        """Run `egresslab COMMAND` on the chapter's cluster and print what a terminal would show; as `kubectl`."""
+        ended = terminal.egresslab(command, kubeconfig=str(self._client.kubeconfig), stdin=stdin, timeout_s=timeout_s)
+        ended.echo()
+        if check and ended.exit_code:
+            raise LabError(
+                f"exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}", object=ended.command
+            )
+        return ended
+
     def exec(
         self, pod: str, command: str | Sequence[str], *, check: bool = True, timeout_s: float = 20.0
     ) -> CommandResult:

@@ -1,4 +1,4 @@
-"""The bundled kubectl, shown in a cell as a terminal would show it.
+"""The bundled kubectl, and our own command, shown in a cell as a terminal would show them.
 
 Every command a chapter runs this way is one that the learner can type; nothing is added to it but the kubeconfig, whose
 context carries the chapter's namespace.
@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +50,40 @@ def kubectl_path() -> str:
     return found
 
 
+def egresslab_path() -> str:
+    """The `egresslab` command next to this interpreter, else the one on PATH; `LabError` if there is none."""
+    beside = Path(sys.executable).with_name("egresslab")
+    found = str(beside) if beside.exists() else shutil.which("egresslab")
+    if found is None:
+        raise LabError("egresslab is not installed as a command", fix="pip install egresslab")
+    return found
+
+
 def kubectl(arguments: str | Sequence[str], *, kubeconfig: str, stdin: str | None, timeout_s: float) -> CommandResult:
     """Run kubectl and wait; its exit code is in the result, and `LabError` means that it has not ended in time."""
+    return _run("kubectl", kubectl_path(), arguments, {"KUBECONFIG": kubeconfig}, stdin, timeout_s)
+
+
+def egresslab(arguments: str | Sequence[str], *, kubeconfig: str, stdin: str | None, timeout_s: float) -> CommandResult:
+    """Run our own command against the chapter's cluster, in the same way."""
+    environment = {"KUBECONFIG": kubeconfig, "COLUMNS": "120"}
+    return _run("egresslab", egresslab_path(), arguments, environment, stdin, timeout_s)
+
+
+def _run(
+    name: str,
+    path: str,
+    arguments: str | Sequence[str],
+    environment: Mapping[str, str],
+    stdin: str | None,
+    timeout_s: float,
+) -> CommandResult:
     words = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
-    shown = f"kubectl {arguments}" if isinstance(arguments, str) else shlex.join(["kubectl", *words])
-    environment = {**os.environ, "KUBECONFIG": kubeconfig}
+    shown = f"{name} {arguments}" if isinstance(arguments, str) else shlex.join([name, *words])
     try:
         ended = subprocess.run(
-            [kubectl_path(), *words],
-            env=environment,
+            [path, *words],
+            env={**os.environ, **environment},
             input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,
