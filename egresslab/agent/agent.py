@@ -16,6 +16,8 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
+from egresslab.agent.flowserver import serve_flows
+from egresslab.agent.flowstream import FlowStream, PodName
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
 from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
 from egresslab.agent.links import PodLinks, Wires
@@ -26,7 +28,7 @@ from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.resources import NODES, PODS, Object
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
-from egresslab.datapath.values import NodeConfig
+from egresslab.datapath.values import IPAddress, NodeConfig
 from egresslab.errors import ClusterError, DatapathError
 from egresslab.policy.engine import Settings
 from egresslab.policy.entries import Change, Changes, Delete, Upsert
@@ -41,6 +43,7 @@ OVERLAY_OVERHEAD = 50
 GATE_PATIENCE_S = 10.0
 EXPIRY_PERIOD_S = 10.0
 RETRY_S = 0.5
+NAMES_KEPT = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class AgentConfig:
     def socket(self) -> Path:
         """Where the kubelet asks before it starts a pod."""
         return self.run_dir / "cni.sock"
+
+    @property
+    def flows_socket(self) -> Path:
+        """Where flow events can be read."""
+        return self.run_dir / "flows.sock"
 
     @property
     def ready_file(self) -> Path:
@@ -83,6 +91,9 @@ class Agent:
         self._watch = InterfaceWatch()
         self._publish = asyncio.Event()
         self._peers = Peers()
+        self._names: dict[IPAddress, PodName] = {}
+        """Whose an address is or was last: a flow's end is told when its pod may be gone."""
+        self._flows = FlowStream(datapath.flows, self._names.get, self._programmer.gateway_of)
 
     async def run(self) -> None:
         """Bring the node's datapath to what the cluster asks for and keep it there."""
@@ -92,6 +103,7 @@ class Agent:
             group.create_task(self._watch.run())
             await self._view.wait_synced()
             await self._program()
+            group.create_task(self._flows.run())
             group.create_task(self._links.run())
             group.create_task(self._follow_interfaces())
             group.create_task(self._publish_interfaces())
@@ -99,6 +111,7 @@ class Agent:
             async with (
                 self._peers,
                 serve_peers(self._own_address(), self._links.wait_learnt),
+                serve_flows(self._config.flows_socket, self._config.node, self._flows),
                 serve_gate(self._config.socket, self._admit, self._dismiss),
             ):
                 install_plugin(self._config.plugin_dir, self._config.socket)
@@ -145,6 +158,13 @@ class Agent:
                 self._set_cluster_networks()
 
     def _learn(self, pod: Pod) -> None:
+        if not pod.host_network:
+            name = PodName(pod.namespace, pod.name)
+            for address in pod.addresses:
+                self._names.pop(address, None)
+                self._names[address] = name
+            while len(self._names) > NAMES_KEPT:
+                del self._names[next(iter(self._names))]
         self._links.learn(pod, self._address_of(pod.node) if pod.node else None)
 
     def _set_cluster_networks(self) -> None:

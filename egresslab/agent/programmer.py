@@ -39,6 +39,8 @@ class Programmer:
         self._numbers: dict[int, int] = {}
         """Engine's slot number to the kernel's."""
         self._taken: set[int] = {DROP_SLOT}
+        self._meaning: dict[int, Slot] = {}
+        """Kernel's slot number to what it stands for."""
         self._refused: dict[RowKey, PolicyEntry] = {}
         """Rows that did not fit. Whoever lets pods send asks `complete` first: a missing row must never mean a leak."""
 
@@ -50,6 +52,11 @@ class Programmer:
     def complete(self, source: IPAddress) -> bool:
         """Whether the kernel holds every row of a pod's address."""
         return source not in self.incomplete
+
+    def gateway_of(self, number: int) -> str | None:
+        """The gateway node that a kernel slot stands for, None without one."""
+        slot = self._meaning.get(number)
+        return slot.gateway if slot is not None else None
 
     def adopt(self, engine: Engine) -> None:
         """Make the kernel equal to the engine's whole state; to be called once, before `apply`."""
@@ -63,6 +70,7 @@ class Programmer:
             same = spare.get(self._local(slot))
             if same:
                 self._numbers[slot.number] = same.pop()
+                self._meaning[self._numbers[slot.number]] = slot
             else:
                 fresh.append(slot)
         for slot in fresh:
@@ -126,11 +134,14 @@ class Programmer:
         return True
 
     def _write(self, slot: Slot) -> None:
-        self._datapath.slots.set(self._number(slot.number), self._local(slot))
+        number = self._number(slot.number)
+        self._datapath.slots.set(number, self._local(slot))
+        self._meaning[number] = slot
 
     def _free(self, number: int) -> None:
         self._datapath.slots.delete(number)
         self._taken.discard(number)
+        self._meaning.pop(number, None)
 
     def _number(self, number: int) -> int:
         """The kernel's number for the engine's, the lowest free one if it has none yet."""

@@ -47,20 +47,23 @@ class FlowEvents:
         self._deliver: Callable[[FlowEvent], None] = _ignore
         self._callback = _CALLBACK(self._receive)
         self._failure: Exception | None = None
+        self._taken = 0
+        self._limit: int | None = None
         self._ring = libbpf.library.ring_buffer__new(map_fd, self._callback, None, None)
         if not self._ring:
             raise libbpf.failure("cannot read flow events", ctypes.get_errno() or errno.EINVAL)
         self.fd: int = libbpf.library.ring_buffer__epoll_fd(ctypes.c_void_p(self._ring))
 
-    def read(self, callback: Callable[[FlowEvent], None]) -> int:
-        """Hand every waiting record to `callback` without blocking; how many. Raises what the callback raised."""
-        self._deliver, self._failure = callback, None
+    def read(self, callback: Callable[[FlowEvent], None], at_most: int | None = None) -> int:
+        """Hand every waiting record, or `at_most` so many, to `callback` without blocking; how many. Raises what the
+        callback raised."""
+        self._deliver, self._failure, self._taken, self._limit = callback, None, 0, at_most
         count = int(self._libbpf.library.ring_buffer__consume(ctypes.c_void_p(self._ring)))
         if self._failure is not None:
             raise self._failure
-        if count < 0:
+        if count < 0 and self._taken != at_most:
             raise self._libbpf.failure("cannot read flow events", count)
-        return count
+        return self._taken
 
     async def __aiter__(self) -> AsyncIterator[FlowEvent]:
         """Every event as it comes, until cancelled."""
@@ -96,7 +99,9 @@ class FlowEvents:
         except Exception as error:  # an exception cannot cross C: it is kept and raised by read()
             self._failure = error
             return -errno.EINTR
-        return 0
+        self._taken += 1
+        # A record counts as consumed also when the callback ends the reading.
+        return -errno.EINTR if self._taken == self._limit else 0
 
 
 def _ignore(_: FlowEvent) -> None:

@@ -1,0 +1,99 @@
+"""Flow events for people: JSON lines over a unix socket, `GET /flows?last=N&follow=true`.
+
+Whoever may exec into the agent's container may read them; nothing is offered on the network. The fields are a contract
+(docs/contracts.md, "Flow events").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from egresslab.agent.flowstream import KEPT, FlowStream, SeenFlow
+from egresslab.datapath.values import Protocol
+
+SECOND = 1_000_000_000
+TRUE = frozenset({"", "1", "true", "yes"})
+
+
+@asynccontextmanager
+async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncIterator[None]:
+    """Answer on the unix socket while the context is open."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        follow = request.query.get("follow", "false").lower() in TRUE
+        text = request.query.get("last", "0" if follow else str(KEPT))
+        if not text.isdecimal():
+            return web.json_response({"message": f"last must be a number, not {text}"}, status=400)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        with stream.subscribe() as subscription:
+            past = stream.last(int(text))
+            await response.prepare(request)
+            await response.write(lines(node, past))
+            while follow:
+                await response.write(lines(node, await subscription.next()))
+        return response
+
+    application = web.Application()
+    application.router.add_get("/flows", answer)
+    # A follower never ends by itself, so nobody waits for it when the agent stops.
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.unlink(missing_ok=True)
+    await web.UnixSite(runner, str(socket)).start()
+    socket.chmod(0o600)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+        socket.unlink(missing_ok=True)
+
+
+def lines(node: str, flows: Iterable[SeenFlow]) -> bytes:
+    """Events as JSON lines."""
+    offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return b"".join(orjson.dumps(as_json(node, seen, offset), option=orjson.OPT_APPEND_NEWLINE) for seen in flows)
+
+
+def as_json(node: str, seen: SeenFlow, offset_ns: int) -> dict[str, Any]:
+    """One event; `offset_ns` is what the wall clock is ahead of CLOCK_MONOTONIC."""
+    event = seen.event
+    return {
+        "time": _rfc3339(event.time_ns + offset_ns),
+        "node": node,
+        "event": event.event.name,
+        "pod": {
+            "namespace": seen.pod.namespace if seen.pod else None,
+            "name": seen.pod.name if seen.pod else None,
+            "ip": str(event.pod),
+            "port": event.pod_port,
+        },
+        "destination": {"ip": str(event.remote), "port": event.remote_port},
+        "egress": {"ip": str(event.egress), "port": event.egress_port} if event.egress is not None else None,
+        "gateway": seen.gateway,
+        "protocol": _protocol(event.protocol),
+        "verdict": "DROPPED" if event.reason.dropped else "FORWARDED",
+        "reason": event.reason.name if event.reason.dropped else None,
+        "lost": seen.lost,
+    }
+
+
+def _protocol(number: int) -> str:
+    try:
+        return Protocol(number).name
+    except ValueError:
+        return str(number)
+
+
+def _rfc3339(time_ns: int) -> str:
+    """With nanoseconds, which `datetime` does not have (RFC 3339, section 5.6)."""
+    moment = datetime.fromtimestamp(time_ns // SECOND, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % SECOND:09d}Z"

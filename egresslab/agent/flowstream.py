@@ -1,0 +1,153 @@
+"""The one reader of the datapath's ring buffer, and those who listen: observers, and the replication of sessions.
+
+A ring buffer has one consumer, so everybody else subscribes here. A slow subscriber loses its own oldest events, which
+are counted, and never delays the kernel, the agent or another subscriber.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from egresslab.datapath.values import FlowEvent, IPAddress
+
+logger = logging.getLogger(__name__)
+
+KEPT = 4_096
+"""How many of the last events are remembered."""
+AT_ONCE = 256
+"""Events read in one turn of the loop: some milliseconds of work, so that nothing else waits for long."""
+
+
+class PodName(NamedTuple):
+    """Who a pod address belongs to."""
+
+    namespace: str
+    name: str
+
+
+class SeenFlow(NamedTuple):
+    """An event with what was known when it arrived; `lost` events are missing between it and the one before."""
+
+    event: FlowEvent
+    pod: PodName | None
+    gateway: str | None
+    lost: int = 0
+
+
+class EventSource(Protocol):
+    """The kernel's ring buffer, as `Datapath.flows` offers it."""
+
+    fd: int
+
+    def read(self, callback: Callable[[FlowEvent], None], at_most: int | None = None) -> int:
+        """Hand over what waits, `at_most` so many."""
+
+    @property
+    def lost(self) -> int:
+        """Records that did not fit, since the map was made."""
+
+
+class Subscription:
+    """Events for one listener, at most `capacity` waiting."""
+
+    def __init__(self, capacity: int) -> None:
+        self._waiting: deque[SeenFlow] = deque()
+        self._capacity = capacity
+        self._lost = 0
+        self._arrived = asyncio.Event()
+
+    def put(self, seen: SeenFlow) -> None:
+        """Add one; the oldest makes room."""
+        if len(self._waiting) >= self._capacity:
+            oldest = self._waiting.popleft()
+            self._lost += 1 + oldest.lost
+        self._waiting.append(seen)
+        self._arrived.set()
+
+    async def next(self) -> list[SeenFlow]:
+        """All that wait, at least one; the first carries what this listener lost."""
+        await self._arrived.wait()
+        return self.take()
+
+    def take(self) -> list[SeenFlow]:
+        """What waits now, perhaps nothing."""
+        self._arrived.clear()
+        taken = list(self._waiting)
+        self._waiting.clear()
+        if taken and self._lost:
+            taken[0] = taken[0]._replace(lost=taken[0].lost + self._lost)
+            self._lost = 0
+        return taken
+
+
+class FlowStream:
+    """Reads flow events and gives them to subscribers. `pod_of` and `gateway_of` name what an event has as numbers."""
+
+    def __init__(
+        self,
+        source: EventSource,
+        pod_of: Callable[[IPAddress], PodName | None],
+        gateway_of: Callable[[int], str | None],
+        kept: int = KEPT,
+    ) -> None:
+        self._source = source
+        self._pod_of = pod_of
+        self._gateway_of = gateway_of
+        self._kept: deque[SeenFlow] = deque(maxlen=kept)
+        self._subscriptions: dict[Subscription, None] = {}
+        self._lost = source.lost
+
+    def last(self, count: int) -> list[SeenFlow]:
+        """The last `count` events, oldest first."""
+        return list(self._kept)[-count:] if count > 0 else []
+
+    @contextmanager
+    def subscribe(self, capacity: int = KEPT) -> Iterator[Subscription]:
+        """Events from now on, while the context is open."""
+        subscription = Subscription(capacity)
+        self._subscriptions[subscription] = None
+        try:
+            yield subscription
+        finally:
+            del self._subscriptions[subscription]
+
+    async def run(self) -> None:
+        """Read until cancelled; raises what reading raised."""
+        loop = asyncio.get_running_loop()
+        failed: asyncio.Future[None] = loop.create_future()
+
+        def read() -> None:
+            try:
+                self.read()
+            except Exception as error:  # in a callback of the loop nobody would hear of it
+                loop.remove_reader(self._source.fd)
+                failed.set_exception(error)
+
+        loop.add_reader(self._source.fd, read)
+        try:
+            await failed
+        finally:
+            loop.remove_reader(self._source.fd)
+
+    def read(self) -> int:
+        """One turn: some of what waits in the kernel; how many."""
+        lost = self._source.lost
+        missing, self._lost = lost - self._lost, lost
+
+        def take(event: FlowEvent) -> None:
+            nonlocal missing
+            seen = SeenFlow(event, self._pod_of(event.pod), self._gateway_of(event.slot), missing)
+            missing = 0
+            self._kept.append(seen)
+            for subscription in self._subscriptions:
+                subscription.put(seen)
+
+        count = self._source.read(take, AT_ONCE)
+        # Without an event to carry it, the loss is told with the next one.
+        self._lost -= missing
+        return count
