@@ -49,7 +49,9 @@ def command(url: str, timeout_s: float, family: int | None = None) -> list[str]:
 
 
 def typed(pod: str, namespace: str, url: str) -> str:
-    """The request as a person would type it."""
+    """The request as a person would type it; `pod` may be NAMESPACE/NAME."""
+    place, slash, name = pod.rpartition("/")
+    namespace, pod = (place, name) if slash else (namespace, pod)
     return f"kubectl -n {namespace} exec {pod} -- curl -s {url}"
 
 

@@ -171,8 +171,13 @@ class Lab:
         return self._objects.move_pod(pod, node, timeout_s=self._patience(timeout_s))
 
     def pod(self, name: str) -> Pod:
-        """A pod of the current namespace."""
-        return nodes.pod(self._client.get(PODS, name, self._objects.namespace))
+        """A pod of the current namespace, or NAMESPACE/NAME."""
+        namespace, name = self._place(name)
+        return nodes.pod(self._client.get(PODS, name, namespace))
+
+    def _place(self, pod: str) -> tuple[str, str]:
+        namespace, slash, name = pod.rpartition("/")
+        return (namespace, name) if slash else (self._objects.namespace, pod)
 
     # Doing and seeing
 
@@ -206,10 +211,14 @@ class Lab:
     def exec(
         self, pod: str, command: str | Sequence[str], *, check: bool = True, timeout_s: float = 20.0
     ) -> CommandResult:
-        """Run a command in a pod of the current namespace, as `kubectl exec` does; errors as for `kubectl`."""
+        """Run a command in a pod (of the current namespace, or NAMESPACE/NAME), as `kubectl exec` does; errors as for
+        `kubectl`."""
         words = shlex.split(command) if isinstance(command, str) else list(command)
-        ended = self._client.exec(self._objects.namespace, pod, words, timeout_s=timeout_s)
-        shown = CommandResult(f"kubectl exec {pod} -- {shlex.join(words)}", ended.stdout, ended.stderr, ended.exit_code)
+        namespace, name = self._place(pod)
+        ended = self._client.exec(namespace, name, words, timeout_s=timeout_s)
+        option = f"-n {namespace} " if "/" in pod else ""
+        typed = f"kubectl {option}exec {name} -- {shlex.join(words)}"
+        shown = CommandResult(typed, ended.stdout, ended.stderr, ended.exit_code)
         shown.echo()
         if check and ended.exit_code:
             raise LabError(
@@ -220,7 +229,7 @@ class Lab:
     def reach(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> Answer:
         """Ask the server at `url` through a pod which address it sees; having no answer is an answer too."""
         command = probes.command(url, PROBE_TIMEOUT_S, family)
-        ended = self._client.exec(self._objects.namespace, pod, command, timeout_s=2 * PROBE_TIMEOUT_S)
+        ended = self._client.exec(*self._place(pod), command, timeout_s=2 * PROBE_TIMEOUT_S)
         return probes.read(url, ended)
 
     def observed_address(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> IPAddress:
