@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 from typing import cast
 
-from dnslib import AAAA, QTYPE, RCODE, RR, SOA, A, DNSError, DNSHeader, DNSRecord
+from dnslib import AAAA, PTR, QTYPE, RCODE, RR, SOA, A, DNSError, DNSHeader, DNSRecord
 
-from egresslab.cluster.node.names import Names, Unknown
+from egresslab.cluster.node.names import Names, Unknown, reversed_address
 from egresslab.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,12 @@ class Responder:
         if query.header.qr or not query.questions:
             return None
         reply = DNSRecord(DNSHeader(id=query.header.id, qr=1, aa=1, ra=1, rd=query.header.rd), q=query.q)
-        found = self._names.look_up(str(query.q.qname))
-        if isinstance(found, Unknown):
+        records = self._records(str(query.q.qname))
+        if records is None:
             reply.header.rcode = RCODE.NXDOMAIN
-        else:
-            for address in found:
-                data, kind = (A, QTYPE.A) if address.version == 4 else (AAAA, QTYPE.AAAA)
-                if query.q.qtype in (kind, QTYPE.ANY):
-                    reply.add_answer(RR(query.q.qname, kind, ttl=TTL_S, rdata=data(str(address))))
+        for kind, data in records or ():
+            if query.q.qtype in (kind, QTYPE.ANY):
+                reply.add_answer(RR(query.q.qname, kind, ttl=TTL_S, rdata=data))
         if not reply.rr:
             times = (1, 7200, 1800, 86400, TTL_S)
             authority = SOA(f"ns.dns.{self._domain}.", f"hostmaster.{self._domain}.", times)
@@ -59,6 +57,16 @@ class Responder:
                 limit = max(limit, min(int(extra.rclass), 4096)) if limit == UDP_LIMIT else limit
         data_ = reply.pack()
         return bytes(data_ if len(data_) <= limit else reply.truncate().pack())
+
+    def _records(self, name: str) -> list[tuple[int, A | AAAA | PTR]] | None:
+        """(type, data) of everything that a name has; None when there is no such name."""
+        address = reversed_address(name)
+        if address is not None:
+            return [(QTYPE.PTR, PTR(known)) for known in self._names.names_of(address)] or None
+        found = self._names.look_up(name)
+        if isinstance(found, Unknown):
+            return None
+        return [(QTYPE.A, A(str(each))) if each.version == 4 else (QTYPE.AAAA, AAAA(str(each))) for each in found]
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -30,12 +30,30 @@ def _pod_address(label: str) -> Address | None:
     return None
 
 
+def reversed_address(name: str) -> Address | None:
+    """What a name below in-addr.arpa (RFC 1035, section 3.5) or ip6.arpa (RFC 3596, section 2.5) stands for."""
+    labels = name.lower().rstrip(".").split(".")[::-1]
+    digits = labels[2:]
+    try:
+        if labels[:2] == ["arpa", "in-addr"] and len(digits) == 4:
+            return ip_address(".".join(digits))
+        if labels[:2] == ["arpa", "ip6"] and len(digits) == 32 == len("".join(digits)):
+            return ip_address(int("".join(digits), 16).to_bytes(16, "big"))
+    except ValueError:
+        return None
+    return None
+
+
 class Names:
     """Looks names up; `hear_service` and `hear_slice` keep it up to date."""
 
     def __init__(self, domain: str, records: Mapping[str, Iterable[Address]]) -> None:
         self._domain = tuple(reversed(domain.lower().split(".")))
         self._records = {name.lower().rstrip("."): tuple(addresses) for name, addresses in records.items()}
+        self._pointers: dict[Address, tuple[str, ...]] = {}
+        for name, addresses in self._records.items():
+            for address in addresses:
+                self._pointers[address] = (*self._pointers.get(address, ()), name)
         self._services: dict[tuple[str, str], tuple[Address, ...]] = {}
         self._external: dict[tuple[str, str], str] = {}
         self._slices: dict[tuple[str, str], dict[str, list[tuple[str, Address]]]] = {}
@@ -75,6 +93,24 @@ class Names:
         if labels[: len(self._domain)] == self._domain:
             return self._inside(labels[len(self._domain) :])
         return self._records.get(name, Unknown.NAME)
+
+    def names_of(self, address: Address) -> tuple[str, ...]:
+        """The names that an address has: those of the world outside, else of a service, else of a headless endpoint."""
+        if address in self._pointers:
+            return self._pointers[address]
+        domain = ".".join(reversed(self._domain))
+        for (namespace, service), addresses in self._services.items():
+            if address in addresses:
+                return (f"{service}.{namespace}.svc.{domain}",)
+        found = (
+            f"{host}.{service}.{namespace}.svc.{domain}"
+            for (namespace, service), slices in self._slices.items()
+            if self._services.get((namespace, service)) == ()
+            for endpoints in slices.values()
+            for host, at in endpoints
+            if at == address
+        )
+        return tuple(found)
 
     def _inside(self, labels: tuple[str, ...]) -> tuple[Address, ...] | Unknown:
         """A name below the cluster's domain, its labels from right to left."""

@@ -180,6 +180,33 @@ def test_dns_answers_on_the_wire() -> None:
     assert responder.answer(b"not a question", 512) is None
 
 
+def test_addresses_have_names() -> None:
+    """PTR records for the world outside (all names of an address), services and headless endpoints, in both families."""
+    outside = (ip_address("203.0.113.10"), ip_address("2001:db8:113::10"))
+    names = Names("cluster.local", {"ifconfig.me": outside, "ipv4.ifconfig.me": outside[:1]})
+    for name, address in (("s", "10.96.0.5"), ("h", "None")):
+        service = {"metadata": {"name": name, "namespace": "n"}, "spec": {"clusterIP": address}}
+        names.hear_service(_change(ChangeType.ADDED, service))
+    labels = {"kubernetes.io/service-name": "h"}
+    endpoint = {"addresses": ["10.244.1.5"], "hostname": "zero"}
+    slice_ = {"metadata": {"name": "h-1", "namespace": "n", "labels": labels}, "endpoints": [endpoint]}
+    names.hear_slice(_change(ChangeType.ADDED, slice_))
+    responder = Responder(names, "cluster.local")
+
+    def ask(name: str, kind: str = "PTR") -> tuple[int, list[str]]:
+        answer = responder.answer(DNSRecord.question(name, kind).pack(), 512)
+        assert answer is not None
+        parsed = DNSRecord.parse(answer)
+        return parsed.header.rcode, [str(record.rdata).rstrip(".") for record in parsed.rr]
+
+    assert ask(ip_address("203.0.113.10").reverse_pointer) == (0, ["ifconfig.me", "ipv4.ifconfig.me"])
+    assert ask(ip_address("2001:db8:113::10").reverse_pointer) == (0, ["ifconfig.me"])
+    assert ask("5.0.96.10.IN-ADDR.arpa.") == (0, ["s.n.svc.cluster.local"])
+    assert ask("5.1.244.10.in-addr.arpa") == (0, ["zero.h.n.svc.cluster.local"])
+    assert ask("10.113.0.203.in-addr.arpa", "A") == (0, [])
+    assert ask("99.113.0.203.in-addr.arpa")[0] == ask("300.1.1.1.in-addr.arpa")[0] == ask("in-addr.arpa")[0] == 3
+
+
 RECORD = Record("c", 0, "id", "busybox", "sha256:0", Identity(1, 1), None, None, 0, {})
 
 
