@@ -74,6 +74,16 @@ class Engine:
         self.registry.settle()
         return _merged(changes)
 
+    def configure(self, settings: Settings) -> Changes:
+        """Go on with other settings; `fidelity` and `buckets` are for the engine's whole life."""
+        if (settings.fidelity, settings.buckets) != (self.settings.fidelity, self.settings.buckets):
+            raise ValueError("fidelity and buckets cannot change")
+        changes = Changes()
+        self.settings = settings
+        self._regroup(self.registry.configure(settings), changes)
+        self.registry.settle()
+        return changes
+
     def renumber(self, numbers: Mapping[int, int]) -> None:
         """Give slots other numbers: those that the kernel holds already, after a restart.
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from egresslab.policy.inventory import Ref, Value
-from egresslab.policy.model import Address, Network, PolicyKey
+from egresslab.policy.model import Address, GroupKey, Network, PolicyKey
 
 NO_GATEWAY = IPv4Address("0.0.0.0")
 EXCLUDED = IPv4Address("0.0.0.1")
@@ -71,7 +71,8 @@ class Slot:
     """One gateway choice under a small integer that is never 0 and does not change while the choice exists.
 
     `gateway` None: no eligible node. `interface` None: the routing table decides. `fail_open`: without a gateway,
-    traffic passes untranslated instead of being dropped. `spill` holds further sources for when ports run out.
+    traffic passes untranslated instead of being dropped. `spill` holds further sources for when ports run out. `lease`:
+    the standby group whose holder the gateway is, so that nodes follow the holder and not this slot.
     """
 
     number: int
@@ -83,6 +84,7 @@ class Slot:
     spill_v4: tuple[IPv4Address, ...] = ()
     spill_v6: tuple[IPv6Address, ...] = ()
     fail_open: bool = False
+    lease: GroupKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

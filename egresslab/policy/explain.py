@@ -184,11 +184,11 @@ UNSELECTED = "does not match the gateway's nodeSelector"
 
 def _judge(node: Node, group: GroupState, around: Surroundings, chosen: str | None) -> Considered:
     assert group.group is not None
+    if node.name == chosen:
+        return Considered(node.name, True, _why(group, around, node.name))
     members = [member for member in group.group.members if member.nodes.matches(node.labels)]
     if not members:
         return Considered(node.name, False, UNSELECTED)
-    if node.name == chosen:
-        return Considered(node.name, True, _why(group, around, node.name))
     reason = ineligible(node, members[0], group.group, around)
     if reason is not None:
         return Considered(node.name, False, f"matches, but {reason}")
@@ -198,7 +198,7 @@ def _judge(node: Node, group: GroupState, around: Surroundings, chosen: str | No
 def _why(group: GroupState, around: Surroundings, node: str) -> str:
     assert group.group is not None
     if isinstance(group.key, GroupKey) and around.active.get(group.key) == node:
-        return "the active node, as was decided"
+        return "it holds the gateway's lease"
     match group.group.choice:
         case Choice.FIRST_BY_NAME:
             return "the first eligible node by name"
@@ -213,7 +213,7 @@ def _why(group: GroupState, around: Surroundings, node: str) -> str:
 def _why_not(group: GroupState, around: Surroundings, chosen: str | None) -> str:
     assert group.group is not None
     if isinstance(group.key, GroupKey) and around.active.get(group.key) == chosen:
-        return f"{chosen} was decided to be the active node"
+        return f"{chosen} holds the gateway's lease"
     match group.group.choice:
         case Choice.FIRST_BY_NAME:
             return f"{chosen} comes first by name"

@@ -102,8 +102,9 @@ class GroupState:
     def slot(self, number: int, gateway: Gateway | None, mode: FailMode) -> Slot:
         """What stands at a position, as a slot."""
         fail_open = mode is FailMode.OPEN
+        lease = self.group.key if self.group is not None and self.group.standby else None
         if gateway is None:
-            return Slot(number, None, None, fail_open=fail_open)
+            return Slot(number, None, None, fail_open=fail_open, lease=lease)
         source = gateway.source
         return Slot(
             number,
@@ -115,6 +116,7 @@ class GroupState:
             source.spill_v4,
             source.spill_v6,
             fail_open,
+            lease,
         )
 
     def select(self, node: Node) -> bool:
@@ -173,16 +175,14 @@ class GroupState:
         return node
 
     def _active(self, around: Surroundings) -> Gateway | None:
-        """The node that somebody chose, while it is an eligible candidate."""
+        """The node that holds the group's lease. What the objects say of it is the voters' business, not ours: while
+        it holds, its packets leave, and nobody else's do."""
         assert self.group is not None
         name = around.active.get(self.group.key) if self.group.key is not None else None
-        if name is None:
+        node = around.nodes.get(name) if name is not None else None
+        if node is None or node.internal_v4 is None:
             return None
-        item = (self._order(name), name)
-        at = bisect_left(self.candidates[0], item)
-        if at == len(self.candidates[0]) or self.candidates[0][at] != item:
-            return None
-        return self._gateway(0, name, around)
+        return Gateway(node.name, node.internal_v4, resolve(self.group.members[0].source, node, self.group.families))
 
     def _first(self, index: int, around: Surroundings) -> Gateway | None:
         for _, name in self.candidates[index]:

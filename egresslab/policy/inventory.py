@@ -140,7 +140,7 @@ class NodeHealth:
 
 @dataclass(frozen=True, slots=True)
 class ActiveChoice:
-    """Somebody's decision which node is active for a standby group; it holds while that node is eligible."""
+    """Which node holds a standby group's lease, as the voters decided; it counts whatever the objects say of it."""
 
     group: GroupKey
     node: str

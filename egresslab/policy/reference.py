@@ -169,9 +169,10 @@ class _World:
         key = group.key
         if group.choice is Choice.LOWEST_HASH and key is not None:
             order.sort(key=lambda name: election_order(key.name, name))
-        preferred = self.active.get(key) if key else None
-        chosen = self._first(group, group.members[0], [preferred]) if preferred in self.nodes else None
-        return [chosen or self._first(group, group.members[0], order)]
+        holder = self.nodes.get(self.active.get(key, "")) if key else None
+        if holder is not None and holder.internal_v4 is not None:
+            return [(holder.name, holder.internal_v4, resolve(group.members[0].source, holder, group.families))]
+        return [self._first(group, group.members[0], order)]
 
     def _first(self, group: GatewayGroup, member: Member, order: Iterable[str | None]) -> Gateway | None:
         for name in order:

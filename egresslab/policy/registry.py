@@ -67,13 +67,24 @@ class Registry:
             concerned = self._by_node.pop(name, {})
             for group in concerned:
                 group.forget(name)
-            return concerned
+            return concerned | self._held_by(name)
         self.nodes[name] = node
         if before is not None and before.labels == node.labels:
-            return self._by_node.get(name, ())
+            return self._by_node.get(name, {}) | self._held_by(name)
         concerned = {group: None for group in self.groups.values() if group.select(node)}
         self._by_node[name] = {group: None for group in concerned if group.has(name)}
-        return concerned
+        return concerned | self._held_by(name)
+
+    def _held_by(self, name: str) -> dict[GroupState, None]:
+        """Groups whose lease a node holds, candidate or not."""
+        return {self.groups[key]: None for key, holder in self._active.items() if holder == name and key in self.groups}
+
+    def configure(self, settings: Settings) -> Iterable[GroupState]:
+        """Other settings: every group decides anew."""
+        self._settings = settings
+        for group in self.groups.values():
+            group.judged.clear()
+        return tuple(self.groups.values())
 
     def set_health(self, name: str, healthy: bool) -> Iterable[GroupState]:
         """A verdict on a node."""
@@ -84,7 +95,7 @@ class Registry:
         return self._by_node.get(name, ())
 
     def set_active(self, key: GroupKey, node: str | None) -> Iterable[GroupState]:
-        """Somebody chose the active node of a group, or took the choice back."""
+        """The voters gave a group's lease to a node, or nobody holds it."""
         if node is None:
             self._active.pop(key, None)
         else:

@@ -40,14 +40,14 @@ def test_an_ineligible_node_is_passed_over(why: str) -> None:
         assert build.rows(told)[TO] == ("172.18.18.2", "192.168.60.2")
 
 
-def test_a_decided_active_node_holds_while_it_is_eligible() -> None:
+def test_the_holder_of_the_lease_is_the_gateway_whatever_the_objects_say() -> None:
     told = build.engine(build.node("gw-a", 2), build.node("gw-b", 3), build.gateway(), build.policy(), WEB)
     told.apply(Upsert(ActiveChoice(OUT, "gw-b")))
     assert build.rows(told)[TO][1] == "192.168.60.3"
-    build.tell(told, build.node("gw-b", 3, ready=False))
-    assert build.rows(told)[TO][1] == "192.168.60.2"
+    for changed in (build.node("gw-b", 3, ready=False), build.node("gw-b", 3, gateway=False)):
+        build.tell(told, changed)
+        assert build.rows(told)[TO][1] == "192.168.60.3"
     build.tell(told, build.node("gw-b", 3))
-    assert build.rows(told)[TO][1] == "192.168.60.3"
     told.apply(Delete(ActiveChoice(OUT, "gw-b").ref))
     assert build.rows(told)[TO][1] == "192.168.60.2"
 
