@@ -47,6 +47,9 @@ class NodeInterface:
     mtu: int
     routers: tuple[str, ...]
     """Next hops of every default route over this interface, whichever of them is the node's best."""
+    mac: str | None = None
+    carrier: bool = True
+    """Whether it has a link (IFLA_CARRIER)."""
 
     @property
     def leads_out(self) -> bool:
@@ -69,12 +72,14 @@ async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
             name=link.get("ifname"),
             index=link["index"],
             kind=link.get("kind"),
-            up=bool(link["flags"] & IFF_UP) and link.get("operstate") != "DOWN",
+            up=bool(link["flags"] & IFF_UP),
             addresses=tuple(addresses.get(link["index"], ())),
             altnames=tuple(_altnames(link)),
             default_route=tuple(name for family, name in FAMILIES.items() if defaults.get(family) == link["index"]),
             mtu=int(link.get("mtu") or 0),
             routers=tuple(routers.get(link["index"], ())),
+            mac=link.get("address"),
+            carrier=link.get("carrier") != 0,
         )
         for link in links
     ]
@@ -109,6 +114,8 @@ def annotation_value(interfaces: Iterable[NodeInterface]) -> str:
                 "addresses": [str(address) for address in interface.addresses],
                 "altnames": list(interface.altnames),
                 "default_route": list(interface.default_route),
+                **({"mac": interface.mac} if interface.mac else {}),
+                **({} if interface.carrier else {"carrier": False}),
             }
             for interface in interfaces
             if interface.leads_out

@@ -16,7 +16,7 @@ from egresslab.policy.entries import Reason, Slot
 from egresslab.policy.hashing import election_order, weight
 from egresslab.policy.inventory import Node
 from egresslab.policy.model import Choice, Eligibility, FailMode, GatewayGroup, GroupKey, Member
-from egresslab.policy.sources import Resolved, resolve
+from egresslab.policy.sources import Resolved, resolve, without_link
 
 if TYPE_CHECKING:
     from egresslab.policy.profiles import PolicyState
@@ -68,6 +68,11 @@ def ineligible(node: Node, member: Member, group: GatewayGroup, around: Surround
         source = resolve(member.source, node, group.families)
         if not source.usable:
             return source.message or "has no source address"
+        unlinked = without_link(member.source, group.announce_interfaces, node.interfaces)
+        if unlinked is not None:
+            return unlinked
+    if rules.healthy and group.key is not None:
+        return node.unfit.get(group.key.text)
     return None
 
 
@@ -162,12 +167,15 @@ class GroupState:
             return SINGLE, [None], frozenset()
         choice = self.group.choice
         if choice is Choice.HASH_MODULO:
-            firsts = [self._first(index, around) for index in range(len(self.group.members))]
-            found = sorted((g for g in firsts if g is not None), key=lambda gateway: gateway.address)
+            found = sorted((g for g in self.firsts(around) if g is not None), key=lambda gateway: gateway.address)
             return Shape(choice, max(len(found), 1)), [*found] or [None], frozenset()
         if choice is Choice.RENDEZVOUS:
             return self._rendezvous(around)
         return SINGLE, [self._active(around) or self._first(0, around)], frozenset()
+
+    def firsts(self, around: Surroundings) -> list[Gateway | None]:
+        """For each member, the node that would be the gateway if the member stood alone."""
+        return [self._first(index, around) for index in range(len(self.candidates))]
 
     def _order(self, node: str) -> str:
         if self.group is not None and self.group.choice is Choice.LOWEST_HASH and self.group.key is not None:

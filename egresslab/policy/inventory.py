@@ -15,6 +15,7 @@ from egresslab.policy.model import Address, EgressPolicy, GatewayGroup, GroupKey
 
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 INTERFACES_ANNOTATION = "egresslab.dev/interfaces"
+HEALTH_ANNOTATION = "egresslab.dev/gateway-health"
 
 
 class Kind(StrEnum):
@@ -86,6 +87,8 @@ class Interface:
     altnames: tuple[str, ...] = ()
     default_route_v4: bool = False
     default_route_v6: bool = False
+    carrier: bool = True
+    """Whether it has a link."""
 
     _ips: tuple[Address, ...] = field(init=False, repr=False, compare=False)
 
@@ -105,6 +108,14 @@ class Interface:
         """Whether the address is on this interface."""
         return address in self._ips
 
+    def neighbours(self, address: Address) -> bool:
+        """Whether the address is in a network of this interface; one that consists of a single address is none."""
+        return any(
+            address in own.network
+            for own in self.addresses
+            if own.version == address.version and own.network.prefixlen < own.max_prefixlen
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -118,6 +129,8 @@ class Node:
     schedulable: bool = True
     interfaces: tuple[Interface, ...] | None = None
     pod_cidrs: tuple[Network, ...] = ()
+    unfit: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Gateways (`DIALECT/NAME`) for which the node found itself unfit, each with the reason in words."""
 
     @property
     def ref(self) -> Ref:

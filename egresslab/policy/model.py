@@ -44,6 +44,11 @@ class GroupKey(NamedTuple):
     def __str__(self) -> str:
         return f"EgressGateway/{self.name}"
 
+    @property
+    def text(self) -> str:
+        """`DIALECT/NAME`, as files and annotations name it."""
+        return f"{self.dialect}/{self.name}"
+
 
 class Cidr(NamedTuple):
     """A destination: the network that the kernel matches, and the text as the user wrote it (host bits and all)."""
@@ -90,6 +95,8 @@ class Source:
     kind: SourceKind = SourceKind.DEFAULT_ROUTE
     interface: str | None = None
     addresses: tuple[Address, ...] = ()
+    assign: bool = False
+    """The gateway is to be given the addresses: on `interface`, or on the one whose network has them."""
 
 
 @dataclass(frozen=True, slots=True)

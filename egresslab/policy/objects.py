@@ -13,7 +13,17 @@ from typing import Any
 from egresslab.errors import PolicyError
 from egresslab.policy.dialects import cilium, deckhouse, egresslab
 from egresslab.policy.fields import Fields, open_object, printable
-from egresslab.policy.inventory import INTERFACES_ANNOTATION, Interface, Kind, Namespace, Node, Pod, Ref, Value
+from egresslab.policy.inventory import (
+    HEALTH_ANNOTATION,
+    INTERFACES_ANNOTATION,
+    Interface,
+    Kind,
+    Namespace,
+    Node,
+    Pod,
+    Ref,
+    Value,
+)
 from egresslab.policy.model import Address, Dialect
 
 FINISHED = frozenset({"Succeeded", "Failed"})
@@ -135,6 +145,7 @@ def parse_node(obj: object) -> Node:
         schedulable=not (spec.boolean("unschedulable", False) if spec else False),
         interfaces=_interfaces(fields.subject, annotations) if annotations else None,
         pod_cidrs=tuple(cidr.network for cidr in pod_cidrs),
+        unfit=_unfit(annotations) if annotations else {},
     )
 
 
@@ -195,4 +206,17 @@ def _interface(name: str, fields: Fields) -> Interface:
                 f"addresses[{index}]", "not an address", value=text, fix="write e.g. 192.168.60.12/24"
             ) from error
     routes = item.texts("default_route")
-    return Interface(name, tuple(addresses), item.texts("altnames"), "ipv4" in routes, "ipv6" in routes)
+    linked = item.boolean("carrier", True)
+    return Interface(name, tuple(addresses), item.texts("altnames"), "ipv4" in routes, "ipv6" in routes, linked)
+
+
+def _unfit(annotations: Fields) -> dict[str, str]:
+    """What the node's agent found out. Nothing in it is a reason to refuse a node: what cannot be read was not said."""
+    text = annotations.raw(HEALTH_ANNOTATION)
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {gateway: reason for gateway, reason in found.items() if isinstance(reason, str)}

@@ -33,7 +33,7 @@ from egresslab.policy.model import (
 )
 from egresslab.policy.names import covers, host_cidr
 from egresslab.policy.settings import DEFAULTS, Fidelity, Settings
-from egresslab.policy.sources import Resolved, resolve
+from egresslab.policy.sources import Resolved, resolve, without_link
 
 Gateway = tuple[str, Address, Resolved]
 """Node, node address, source."""
@@ -194,6 +194,10 @@ class _World:
             answer = resolve(member.source, node, group.families)
             if answer.source_v4 is None and answer.source_v6 is None:
                 return False
+            if without_link(member.source, group.announce_interfaces, node.interfaces) is not None:
+                return False
+        if rules["healthy"] and group.key is not None and f"{group.key.dialect}/{group.key.name}" in node.unfit:
+            return False
         return (
             node.internal_v4 is not None
             and (node.ready or not rules["ready"])

@@ -75,7 +75,10 @@ def _by_cilium(source: Source, interfaces: Sequence[Interface], need: Families) 
     address = source.addresses[0]
     carrier = next((i for i in interfaces if i.carries(address)), None)
     if carrier is None:
-        return Resolved(reason=Reason.EGRESS_IP_NOT_FOUND, message=f"egress IP {address} is on no interface")
+        return Resolved(
+            reason=Reason.EGRESS_IP_NOT_FOUND,
+            message=f"egress IP {address} is on no interface{_why_not_assigned(source, address, interfaces)}",
+        )
     # No interface in the answer: with an egress IP, Cilium leaves the way out to the routing table.
     v4 = (address if isinstance(address, IPv4Address) else carrier.first_v4()) if need.ipv4 else None
     v6 = (address if isinstance(address, IPv6Address) else carrier.first_v6()) if need.ipv6 else None
@@ -138,13 +141,59 @@ def _each_family(source: Source, interfaces: Sequence[Interface]) -> Resolved:
         return Resolved(v4.first_v4() if v4 else None, v6.first_v6() if v6 else None, only)
     addresses: Sequence[Address] = source.addresses
     if source.kind is SourceKind.ADDRESS:
-        addresses = [address for address in addresses if any(i.carries(address) for i in interfaces)]
+        addresses = [
+            address
+            for address in addresses
+            if any(i.carries(address) for i in interfaces) or home(source, address, interfaces) is not None
+        ]
         if not addresses:
             wanted = ", ".join(map(str, source.addresses))
-            return Resolved(reason=Reason.EGRESS_IP_NOT_FOUND, message=f"none of {wanted} is on any interface")
+            why = _why_not_assigned(source, source.addresses[0], interfaces)
+            return Resolved(reason=Reason.EGRESS_IP_NOT_FOUND, message=f"none of {wanted} is on any interface{why}")
     ipv4 = tuple(address for address in addresses if isinstance(address, IPv4Address))
     ipv6 = tuple(address for address in addresses if isinstance(address, IPv6Address))
     return Resolved(ipv4[0] if ipv4 else None, ipv6[0] if ipv6 else None, spill_v4=ipv4[1:], spill_v6=ipv6[1:])
+
+
+def home(source: Source, address: Address, interfaces: Sequence[Interface]) -> Interface | None:
+    """The interface that an address is to be put on, where the source says so: the one named, else the first whose
+    network has it. None where it is not assigned or there is no such interface."""
+    if not source.assign:
+        return None
+    if source.interface is not None:
+        return _named(interfaces, source.interface)
+    return next((interface for interface in interfaces if interface.neighbours(address)), None)
+
+
+def without_link(source: Source, announce: Sequence[str], interfaces: Sequence[Interface]) -> str | None:
+    """Why packets with this source cannot leave for want of a link, in words; None when they can.
+
+    `announce` names the interfaces of virtual addresses, all of them when empty; one with a link is enough.
+    """
+    if source.kind is SourceKind.INTERFACE:
+        concerned = [_named(interfaces, source.interface or "")]
+    elif source.kind is SourceKind.DEFAULT_ROUTE:
+        concerned = [i for i in interfaces if i.default_route_v4 or i.default_route_v6]
+    elif source.kind is SourceKind.ADDRESS:
+        carrying = [next((i for i in interfaces if i.carries(address)), None) for address in source.addresses]
+        homes = [home(source, address, interfaces) for address in source.addresses]
+        concerned = [*carrying, *homes]
+    else:
+        concerned = [_named(interfaces, name) for name in announce] if announce else [*interfaces]
+    known = [interface for interface in concerned if interface is not None]
+    if not known or any(interface.carrier for interface in known):
+        return None
+    names = ", ".join(sorted({interface.name for interface in known}))
+    return f"has no link on {names}"
+
+
+def _why_not_assigned(source: Source, address: Address, interfaces: Sequence[Interface]) -> str:
+    if not source.assign:
+        return ""
+    if home(source, address, interfaces) is not None:
+        return " yet"
+    where = f"there is no interface {source.interface}" if source.interface else "no interface has a network for it"
+    return f" and cannot be assigned: {where}"
 
 
 def _named(interfaces: Sequence[Interface], name: str) -> Interface | None:

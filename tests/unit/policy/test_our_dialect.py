@@ -202,3 +202,24 @@ def test_the_defaults_are_those_that_the_documentation_gives() -> None:
     assert group.failback.policy is FailbackPolicy.NEVER
     assert (group.health.interval_s, group.health.failures, group.health.recoveries) == (0.05, 3, 3)
     assert group.replicate_sessions
+
+
+@pytest.mark.parametrize("why", ["no link", "nothing upstream"])
+def test_a_node_that_found_itself_unfit_is_passed_over(why: str) -> None:
+    cut = {"eth0": build.ETH0, "eth1": {**build.ETH1, "carrier": False}}
+    first = build.node("gw-a", 2, interfaces=cut if why == "no link" else None)
+    if why == "nothing upstream":
+        first["metadata"]["annotations"]["egresslab.dev/gateway-health"] = f'{{"{OUT.text}": "nothing answers"}}'
+    out = build.gateway(source={"interface": "eth1"})
+    told = build.engine(first, build.node("gw-b", 3), out, build.policy(), WEB)
+    assert build.rows(told)[TO] == ("172.18.18.3", "192.168.60.3")
+    build.tell(told, build.node("gw-a", 2))
+    assert build.rows(told)[TO] == ("172.18.18.2", "192.168.60.2")
+
+
+@pytest.mark.parametrize("said", ["{", "[]", '{"x": 1}', "null", '"text"'])
+def test_health_that_cannot_be_read_was_not_said(said: str) -> None:
+    first = build.node("gw-a", 2)
+    first["metadata"]["annotations"]["egresslab.dev/gateway-health"] = said
+    told = build.engine(first, build.node("gw-b", 3), build.gateway(), build.policy(), WEB)
+    assert build.rows(told)[TO][1] == "192.168.60.2"

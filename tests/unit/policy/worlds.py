@@ -72,6 +72,7 @@ interfaces = st.lists(
         st.sampled_from([(), ("alt",)]),
         st.booleans(),
         st.booleans(),
+        st.sampled_from([True, True, False]),
     ),
     max_size=2,
     unique_by=lambda interface: interface.name,
@@ -80,9 +81,10 @@ sources = st.one_of(
     st.just(Source()),
     st.sampled_from(["eth0", "alt", "none"]).map(lambda name: Source(SourceKind.INTERFACE, interface=name)),
     st.builds(
-        lambda kind, found: Source(kind, addresses=tuple(ip_interface(text).ip for text in found)),
+        lambda kind, found, assign: Source(kind, None, tuple(ip_interface(text).ip for text in found), assign),
         st.sampled_from([SourceKind.ADDRESS, SourceKind.VIRTUAL]),
         st.lists(st.sampled_from(NODE_ADDRESSES), min_size=1, max_size=2, unique=True),
+        st.booleans(),
     ),
 )
 members = st.builds(Member, selectors, sources)
@@ -138,6 +140,8 @@ nodes = st.builds(
     st.booleans(),
     st.booleans(),
     st.none() | interfaces,
+    st.just(()),
+    st.sampled_from([{}, {}, {f"{Dialect.EGRESSLAB}/g": "nothing upstream answers"}]),
 )
 values: st.SearchStrategy[Value] = st.one_of(
     pods,
