@@ -1,4 +1,4 @@
-"""`egresslab fault crash | cut | heal | kill | list`: break a lab on purpose, and mend it."""
+"""`egresslab fault crash | cut | kill | stop | heal | list`: break a lab on purpose, and mend it."""
 
 from __future__ import annotations
 
@@ -51,8 +51,19 @@ def kill(
 
 
 @app.command()
+def stop(
+    process: Annotated[str, typer.Argument(metavar="PROCESS", help="A process that `egresslab status` shows.")],
+    lab: LabName = DEFAULT_LAB,
+    environment: EnvironmentKind = Kind.NETNS,
+) -> None:
+    """Kill -9 one of the lab's own processes, and let it stay away."""
+    open_environment(environment, lab).break_(Fault(FaultKind.STOP, process))
+    _say_how_to_heal(f"{process} is stopped", process, lab)
+
+
+@app.command()
 def heal(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) -> None:
-    """Mend every fault of a node: cables go back in, a crashed node starts again."""
+    """Mend every fault of a node or process: cables go back in, a crashed node starts again."""
     open_environment(environment, lab).heal(node)
 
 

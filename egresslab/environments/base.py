@@ -24,16 +24,18 @@ class Phase(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """Ways to break a lab: a node that dies at once, a cable that is pulled, a process that is killed."""
+    """Ways to break a lab: a node that dies at once, a cable that is pulled, a process that is killed (and starts
+    again), or that is stopped (and stays away until it is healed)."""
 
     CRASH = "crash"
     CUT = "cut"
     KILL = "kill"
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One breakage; `target` is a node (crash, cut) or a process (kill), `network` narrows a cut to one network."""
+    """One breakage; `target` is a node (crash, cut) or a process (kill, stop); `network` narrows a cut to one of them."""
 
     kind: FaultKind
     target: str
@@ -129,7 +131,7 @@ class Environment(Protocol):
         """Break something on purpose."""
 
     def heal(self, target: str) -> None:
-        """Mend every fault of a node."""
+        """Mend every fault of a node or a process."""
 
     def faults(self) -> tuple[Fault, ...]:
         """What is broken on purpose right now."""

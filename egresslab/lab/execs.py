@@ -55,6 +55,11 @@ class Running:
             raise Unreachable(f"exec did not start: {error}", object=self.shown) from error
         self._printed = {STDOUT: "", STDERR: ""}
 
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return self._printed[STDOUT]
+
     def read(self, timeout_s: float) -> None:
         """Take in what has been printed, waiting up to `timeout_s` seconds for something."""
         try:

@@ -103,7 +103,7 @@ class NetnsEnvironment:
         faults.break_(self._paths, self._record(), fault)
 
     def heal(self, target: str) -> None:
-        """Mend every fault of a node."""
+        """Mend every fault of a node or a process."""
         faults.heal(self._paths, self._record(), target)
 
     def faults(self) -> tuple[Fault, ...]:

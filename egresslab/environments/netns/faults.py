@@ -1,4 +1,4 @@
-"""Breaking a lab on purpose: a node that dies at once, a pulled cable, a killed process; and mending it.
+"""Breaking a lab on purpose: a node that dies at once, a pulled cable, a killed or stopped process; and mending it.
 
 Every fault in force has a file, so that any later command knows of it. A crash follows the order of a power cut: first
 the node falls silent on every network, then everything on it is gone, and the supervisor is told to leave it so.
@@ -44,6 +44,10 @@ def break_(paths: LabPaths, record: LabRecord, fault: Fault) -> None:
     """Do it; breaking what is broken already changes nothing."""
     if fault.kind is FaultKind.KILL:
         _kill(paths, fault.target)
+        return
+    if fault.kind is FaultKind.STOP:
+        with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}"):
+            _stop(paths, fault)
         return
     topology = record.parsed_topology()
     topology.node(fault.target)
@@ -112,7 +116,14 @@ def _pods_of(paths: LabPaths, node: str) -> list[str]:
 
 
 def heal(paths: LabPaths, record: LabRecord, target: str) -> None:
-    """Mend every fault of a node: plug its cables in, or give it a fresh network and let it start."""
+    """Mend every fault of a node: plug its cables in, or give it a fresh network and let it start. Of a process: let it
+    start."""
+    if (stopped := Fault(FaultKind.STOP, target)) in in_force(paths):
+        with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}"):
+            (paths.held / target).unlink(missing_ok=True)
+            _file(paths, stopped).unlink(missing_ok=True)
+            wake_supervisor(paths)
+        return
     topology = record.parsed_topology()
     node = topology.node(target)
     with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}") as lock:
@@ -139,6 +150,17 @@ def wake_supervisor(paths: LabPaths) -> None:
             signal.pidfd_send_signal(descriptor, signal.SIGHUP)
         finally:
             os.close(descriptor)
+
+
+def _stop(paths: LabPaths, fault: Fault) -> None:
+    if not any(record.name == fault.target for record in read_records(paths.processes)):
+        _kill(paths, fault.target)
+    _remember(paths, fault)
+    (paths.held / fault.target).touch()
+    record = read_record(paths.processes / f"{fault.target}.json")
+    descriptor = open_process(record) if record else None
+    if descriptor is not None:
+        kill([descriptor], time.monotonic() + KILL_DEADLINE_S)
 
 
 def _kill(paths: LabPaths, name: str) -> None:
