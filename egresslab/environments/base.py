@@ -35,7 +35,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One breakage; `target` is a node (crash, cut) or a process (kill, stop); `network` narrows a cut to one of them."""
+    """One breakage; `target` is a node (crash, cut) or a process (kill, stop), `network` narrows a cut to one."""
 
     kind: FaultKind
     target: str
