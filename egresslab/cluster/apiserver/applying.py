@@ -7,6 +7,7 @@ another manager owns with another value is a conflict (Kubernetes, "Server-Side 
 from __future__ import annotations
 
 import copy
+from functools import reduce
 from typing import Any
 
 from egresslab.api.resources import Object
@@ -23,6 +24,7 @@ from egresslab.cluster.apiserver.fieldsets import (
     keyed,
     of,
     paths,
+    union,
 )
 from egresslab.cluster.apiserver.ownership import APPLY, Claim, claims, ownable, record
 from egresslab.cluster.apiserver.requests import WriteOptions
@@ -52,10 +54,8 @@ def apply(kind: ResourceType, live: Object, intent: Object, options: WriteOption
             others.append(known)
     merged = _merge(before, stated, schema)
     if earlier is not None:
-        gone = difference(earlier.fields, mine.fields)
-        for other in others:
-            gone = difference(gone, other.fields)
-        _remove(merged, gone, schema)
+        kept = reduce(union, (other.fields for other in others), mine.fields)
+        _remove(merged, difference(earlier.fields, kept), kept, schema)
     changed, _ = compare(before, merged, schema)
     _contest(others, intersection(changed, mine.fields), options.force)
     if earlier is not None and not changed and earlier.fields == mine.fields:
@@ -108,30 +108,30 @@ def _merge(live: Any, intent: Any, schema: Schema | None) -> Any:
     return copy.deepcopy(intent)
 
 
-def _remove(value: Any, gone: Tree, schema: Schema | None) -> None:
-    """Take out the members of `gone`, and what is left empty by that."""
+def _remove(value: Any, gone: Tree, kept: Tree, schema: Schema | None) -> None:
+    """Take out the members of `gone`, and what is left empty by that; what holds a member of `kept` stays."""
     for mark, below in gone.items():
         if mark.startswith("f:") and isinstance(value, dict):
             name = mark[2:]
             if name not in value:
                 continue
             child = schema.child(name) if schema else None
-            if not below or "." in below:
+            if mark not in kept and (not below or "." in below):
                 del value[name]
             else:
                 had = bool(value[name])
-                _remove(value[name], below, child)
+                _remove(value[name], below, kept.get(mark, {}), child)
                 if had and not value[name]:
                     del value[name]
         elif isinstance(value, list) and schema is not None and keyed(schema):
-            _remove_item(value, mark, below, schema)
+            _remove_item(value, mark, below, kept, schema)
 
 
-def _remove_item(values: list[Any], mark: str, below: Tree, schema: Schema) -> None:
+def _remove_item(values: list[Any], mark: str, below: Tree, kept: Tree, schema: Schema) -> None:
     known = items(schema, values)
     if mark not in known:
         return
-    if not below or "." in below:
+    if mark not in kept and (not below or "." in below):
         values.remove(known[mark])
     else:
-        _remove(known[mark], below, schema.items)
+        _remove(known[mark], below, kept.get(mark, {}), schema.items)

@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.datastructures import Headers
+
 from egresslab.api.resources import Object
-from egresslab.cluster.apiserver.authentication import User
+from egresslab.cluster.apiserver import status
+from egresslab.cluster.apiserver.authentication import ANONYMOUS, User
 from egresslab.cluster.apiserver.store import Store
 
 MASTERS = "system:masters"
+_ACCOUNT = "system:serviceaccount:"
 _GROUP = "rbac.authorization.k8s.io"
 _BUCKETS = ("clusterroles", "clusterrolebindings", "roles", "rolebindings")
 
@@ -46,6 +50,23 @@ class Authorizer:
         return any(
             (not where or where == attempt.namespace) and _covers(rule, attempt) for where, rule in self.rules(user)
         )
+
+    def impersonated(self, user: User, headers: Headers) -> User:
+        """Whom the user acts as (Kubernetes "User impersonation"); raises 403 when that is not allowed."""
+        name, groups = headers["impersonate-user"], headers.getlist("impersonate-group")
+        account = name.split(":")[2:] if name.startswith(_ACCOUNT) and name.count(":") == 3 else None
+        if account:
+            wanted = [Attempt("impersonate", "", "serviceaccounts", account[0], account[1])]
+        else:
+            wanted = [Attempt("impersonate", "", "users", name=name)]
+        for attempt in [*wanted, *(Attempt("impersonate", "", "groups", name=group) for group in groups)]:
+            if not self.allows(user, attempt):
+                raise status.forbidden("", attempt.resource, attempt.name, explain(user, attempt))
+        if account and not groups:
+            groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[0]}"]
+        if name == ANONYMOUS.name:
+            return User(name, groups=(*groups, *ANONYMOUS.groups))
+        return User(name, groups=tuple(dict.fromkeys([*groups, "system:authenticated"])))
 
     def rules(self, user: User) -> list[tuple[str, Object]]:
         """(namespace, or "" for everywhere; PolicyRule) that apply to the user."""

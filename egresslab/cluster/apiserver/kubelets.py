@@ -86,11 +86,11 @@ class Kubelets:
             raise _unreachable(url, error) from error
 
     async def check(self, url: str) -> None:
-        """Whether the kubelet answers at all; raises the refusal that says it does not."""
-        health = "/".join([*url.split("/")[:3], "healthz"])
+        """Ask the kubelet as a client that cannot speak WebSocket; raises its refusal, or that it does not answer."""
         try:
-            async with self._session.get(health, ssl=self._authority):
-                return
+            async with self._session.post(url, ssl=self._authority) as answer:
+                if answer.status == 404:
+                    raise status.Refusal(404, "NotFound", (await answer.text()).strip())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
 

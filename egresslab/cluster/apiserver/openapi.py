@@ -17,6 +17,12 @@ from egresslab.cluster.apiserver.documents import APPLY
 from egresslab.cluster.apiserver.registry import Registry
 from egresslab.cluster.apiserver.types import UnknownType, component, components, model_name, raw
 
+SWAGGER_MEDIA = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+SWAGGER = b"\x0a\x032.0" + b"\x12\x13" + b"\x0a\x0aKubernetes" + b"\x12\x05v1.37"
+"""OpenAPI v2 without a definition, in protobuf: kubectl asks for it before it sends a v1 List and checks what it knows.
+
+Knowing nothing it checks nothing itself, and the server judges each of the items, as it does all others.
+"""
 _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation")
 
 
@@ -65,6 +71,8 @@ def _document(place: str, kinds: list[ResourceType]) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for kind in kinds:
+        if not kind.verbs:
+            continue
         name = _schema(kind, schemas)
         collection = (
             f"/{place}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"/{place}/{kind.plural}"

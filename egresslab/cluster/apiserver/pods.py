@@ -10,6 +10,7 @@ from typing import Any
 
 from egresslab.api.faults import FaultKind, FieldFault, forbidden, invalid, required, unsupported
 from egresslab.api.resources import Object
+from egresslab.cluster.apiserver.status import ELSEWHERE
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_WORDS = (
@@ -27,6 +28,8 @@ _SPEC_DEFAULTS: dict[str, Any] = {
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+_VOLUMES = {"name", "emptyDir", "hostPath", "configMap", "secret", "projected", "downwardAPI"}
+_SHARED = ("hostPID", "hostIPC", "shareProcessNamespace")
 _POLICIES = ["Always", "OnFailure", "Never"]
 
 
@@ -146,9 +149,11 @@ def validate_spec(spec: Object, path: str) -> list[FieldFault]:
     faults: list[FieldFault] = []
     if not spec.get("containers"):
         faults.append(required(f"{path}.containers"))
+    faults += [forbidden(f"{path}.{name}", ELSEWHERE) for name in _SHARED if spec.get(name)]
     volumes: set[str] = set()
     for index, volume in enumerate(spec.get("volumes") or ()):
         faults += _named(volume.get("name"), f"{path}.volumes[{index}].name", volumes)
+        faults += [forbidden(f"{path}.volumes[{index}].{kind}", ELSEWHERE) for kind in {*volume} - _VOLUMES]
     names: set[str] = set()
     for group in _CONTAINERS:
         for index, container in enumerate(spec.get(group) or ()):

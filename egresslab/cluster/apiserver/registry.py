@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from egresslab.cluster.apiserver.declarations import BUILT_IN, ResourceType
+from egresslab.cluster.apiserver.declarations import ABSENT, BUILT_IN, ResourceType
 
 
 class Registry:
     """Resource types by place; custom ones are put and dropped by definition name."""
 
-    def __init__(self, built_in: Iterable[ResourceType] = BUILT_IN) -> None:
+    def __init__(self, built_in: Iterable[ResourceType] = (*BUILT_IN, *ABSENT)) -> None:
         self._places: dict[tuple[str, str, str], ResourceType] = {}
         self._custom: dict[str, list[ResourceType]] = {}
         self.generation = 0

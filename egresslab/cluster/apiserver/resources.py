@@ -61,7 +61,7 @@ class Resources:
         if not self._authorizer.allows(user, attempt):
             raise status.forbidden(where.group, resource, where.name, explain(user, attempt))
         kind = self._registry.find(where.group, where.version, where.plural)
-        if kind is None or not kind.serves(where.subresource):
+        if kind is None or not kind.verbs or not kind.serves(where.subresource):
             raise status.not_served(f"{resource}.{where.group}".rstrip("."))
         if bool(where.namespace) is not kind.namespaced and (where.name or where.namespace or action == "create"):
             raise status.not_served(path)
@@ -153,8 +153,6 @@ class Resources:
             case "log":
                 url = self._kubelets.url("containerLogs", entry, request.query_params)
                 return await _streamed(self._kubelets.log(url), "text/plain")
-            case "ephemeralcontainers" if action != "get":
-                raise status.not_served("pods/ephemeralcontainers")
             case "exec" | "attach":
                 # kubectl falls back to SPDY when its WebSocket was refused; it shall hear why that was.
                 await self._kubelets.check(self._kubelets.url(sub, entry, request.query_params))

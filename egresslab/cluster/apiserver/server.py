@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -30,7 +31,7 @@ from egresslab.cluster.apiserver.deletion import Deleter
 from egresslab.cluster.apiserver.documents import Shape, answer, wanted
 from egresslab.cluster.apiserver.events import Expiry
 from egresslab.cluster.apiserver.kubelets import Kubelets
-from egresslab.cluster.apiserver.openapi import Documents
+from egresslab.cluster.apiserver.openapi import SWAGGER, SWAGGER_MEDIA, Documents
 from egresslab.cluster.apiserver.reading import Reader
 from egresslab.cluster.apiserver.registry import Registry
 from egresslab.cluster.apiserver.resources import Resources
@@ -122,15 +123,14 @@ class ApiServer:
         await self._expiry.stop()
         await self._kubelets.close()
 
-    def _user(self, headers: object, path: str) -> User:
-        assert hasattr(headers, "get")
+    def _user(self, headers: Headers, path: str) -> User:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if not scheme and path in _OPEN_PATHS:
             return ANONYMOUS
         user = self._authenticator.user(token.strip()) if scheme.lower() == "bearer" and token else None
         if user is None:
             raise status.unauthorized()
-        return user
+        return self._authorizer.impersonated(user, headers) if "impersonate-user" in headers else user
 
     async def _http(self, request: Request) -> Response:
         try:
@@ -166,6 +166,8 @@ class ApiServer:
                 listed = discovery.aggregated(self._registry, core=path == "/api", version=want.version)
                 return answer(listed, headers={"Content-Type": media})
             found = discovery.versions() if path == "/api" else discovery.groups(self._registry)
+        elif path == "/openapi/v2":
+            return Response(SWAGGER, media_type=SWAGGER_MEDIA)
         elif path == "/openapi/v3":
             found = self._documents.index()
         elif path.startswith("/openapi/v3/"):

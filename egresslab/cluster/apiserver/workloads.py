@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from egresslab.api.faults import FieldFault, invalid, required
+from egresslab.api.faults import FieldFault, forbidden, invalid, required
 from egresslab.api.resources import Object
 from egresslab.api.selectors import SelectorError, parse_selector
 from egresslab.cluster.apiserver import pods
+from egresslab.cluster.apiserver.status import ELSEWHERE
 
 _PORT_WORDS = "must be between 1 and 65535, inclusive"
 _ROLLING = {"maxUnavailable": "25%", "maxSurge": "25%"}
@@ -108,6 +109,8 @@ def validate_service(obj: Object, old: Object | None) -> list[FieldFault]:
     """Faults of a Service."""
     spec = obj["spec"]
     faults: list[FieldFault] = []
+    if spec["type"] in ("NodePort", "LoadBalancer"):
+        faults.append(forbidden("spec.type", f"{spec['type']} services are {ELSEWHERE}"))
     ports = spec.get("ports") or []
     if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
         faults.append(required("spec.ports"))

@@ -106,7 +106,7 @@ class KubeletServer:
         if runner is None:
             raise web.HTTPNotFound(text=f'container "{name}" not found in pod')
         if runner.container is None or not runner.state.running:
-            raise web.HTTPBadRequest(text=f'container "{name}" is not running')
+            raise web.HTTPNotFound(text=f'container not found ("{name}")')
         return runner.container
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:

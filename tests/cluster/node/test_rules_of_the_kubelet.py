@@ -181,7 +181,7 @@ def test_dns_answers_on_the_wire() -> None:
 
 
 def test_addresses_have_names() -> None:
-    """PTR records for the world outside (all names of an address), services and headless endpoints, in both families."""
+    """PTR records for the world outside (all names of an address), services and headless endpoints."""
     outside = (ip_address("203.0.113.10"), ip_address("2001:db8:113::10"))
     names = Names("cluster.local", {"ifconfig.me": outside, "ipv4.ifconfig.me": outside[:1]})
     for name, address in (("s", "10.96.0.5"), ("h", "None")):
