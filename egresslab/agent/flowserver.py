@@ -36,7 +36,7 @@ async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncItera
         with stream.subscribe() as subscription:
             past = stream.last(int(text))
             await response.prepare(request)
-            await response.write(lines(node, past))
+            await response.write(lines(node, past) + (b"\n" if follow else b""))
             while follow:
                 await response.write(lines(node, await subscription.next()))
         return response

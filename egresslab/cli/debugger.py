@@ -143,6 +143,16 @@ def counters_list(output: OutputAs = Output.TABLE, pin_dir: PinDir = DEFAULT_PIN
     _write(rows, output)
 
 
+@app.command(
+    "observe", add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
+def observe(context: typer.Context) -> None:
+    """Flows that this node sees, as `egresslab observe` shows those of all nodes."""
+    from egresslab.cli.observe import in_container
+
+    in_container(context.args)
+
+
 def _text(address: object) -> str:
     return "" if address is None else str(address)
 

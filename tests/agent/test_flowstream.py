@@ -112,6 +112,7 @@ async def test_events_as_json_lines_past_and_to_come(tmp_path: Path) -> None:
         assert (dropped["egress"], dropped["verdict"], dropped["reason"]) == (None, "DROPPED", "NO_GATEWAY")
         async with http.get("http://agent/flows?follow=true&last=1") as answer:
             assert json.loads(await answer.content.readline())["event"] == "DROPPED"
+            assert await answer.content.readline() == b"\n"
             ring.tell(event(3))
             stream.read()
             assert json.loads(await answer.content.readline())["pod"]["port"] == 3
