@@ -301,7 +301,8 @@ class PodWorker:
                 pause = min(pause * 2, LONGEST_RETRY_S)
 
     async def _publish_changes(self) -> None:
-        while True:
+        # Of a pod that is gone nothing is published any more, so nothing would take the mark away either.
+        while not self._gone:
             await self._dirty.wait()
             await self.publish()
 
