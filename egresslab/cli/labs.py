@@ -39,7 +39,7 @@ def list_(directory: Directory = None) -> None:
         for chapter in chapters.discover(directory or chapters.home()):
             own = [name for name in chapter.parameters if name not in lint.FIXED_PARAMETERS]
             table.add_row(
-                chapter.id, chapter.title, str(chapter.minutes), ", ".join(chapter.backends), ", ".join(own) or "–"
+                chapter.id, chapter.title, str(chapter.minutes), ", ".join(chapter.environments), ", ".join(own) or "–"
             )
     Console().print(table)
 

@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from papermill.inspection import inspect_notebook
 
 from egresslab.errors import LabError
+from egresslab.lab.locations import home
 
-PACKAGE = Path(__file__).resolve().parents[1]
+ELSEWHERE = "kubeconfig"
+"""The environment that is whatever KUBECONFIG points at."""
+ENVIRONMENTS = ("netns", "vm", "kind", ELSEWHERE)
+NEEDS = ("kernel", "cpus", "memory", "faults")
+"""What a chapter may require; the first three with `>=` and a number."""
+
+__all__ = ["Chapter", "discover", "home", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +37,20 @@ class Chapter:
     path: Path
     title: str
     minutes: int
-    backends: tuple[str, ...]
+    environments: tuple[str, ...]
     requires: tuple[str, ...]
+    topology: str
+    """File of the environment's definitions that its lab is made from, without ending; empty for the usual one."""
     parameters: Mapping[str, str]
     """Name of each parameter, and what its comment says about it."""
 
     def lacking(self, environment: str) -> str:
         """Why the chapter cannot run here, or nothing if it can."""
-        if environment not in self.backends:
-            return f"runs on {', '.join(self.backends)}, not on {environment}"
-        return "; ".join(reason for need in self.requires if (reason := _unmet(need)))
+        if environment not in self.environments:
+            return f"runs on {', '.join(self.environments)}, not on {environment}"
+        if "faults" in self.requires and environment == ELSEWHERE:
+            return "needs an environment that can be broken on purpose"
+        return "; ".join(reason for need in self.requires if need != "faults" and (reason := _unmet(need)))
 
     def refuse_unknown(self, parameters: Iterable[str]) -> None:
         """Raise `LabError` for a parameter that the chapter does not have (papermill would pass it by)."""
@@ -53,16 +65,6 @@ class Chapter:
                 )
 
 
-def home() -> Path:
-    """Where the chapters are: beside the package in a checkout, inside it in a wheel; else `LabError`."""
-    for place in (PACKAGE.parent / "labs", PACKAGE / "chapters"):
-        if any(place.glob("*.ipynb")):
-            return place
-    raise LabError(
-        "there are no chapters", object=str(PACKAGE.parent / "labs"), fix="install egresslab with its chapters"
-    )
-
-
 def read(path: Path) -> Chapter:
     """A chapter from its notebook; `LabError` for a file that is none."""
     try:
@@ -75,8 +77,9 @@ def read(path: Path) -> Chapter:
         path,
         str(metadata.get("title", path.stem)),
         int(metadata.get("minutes", 0)),
-        tuple(metadata.get("backends", ("netns",))),
+        tuple(metadata.get("environments", ("netns",))),
         tuple(metadata.get("requires", ())),
+        str(metadata.get("topology", "")),
         {name: str(parameter["help"]) for name, parameter in parameters.items()},
     )
 
@@ -104,12 +107,19 @@ def discover(directory: Path, wanted: Sequence[str] = ()) -> list[Chapter]:
 
 
 def _unmet(need: str) -> str:
-    if need == "root":
-        return "" if os.geteuid() == 0 else "needs root"
-    if need.startswith("kernel>="):
-        wanted, running = need.removeprefix("kernel>="), platform.release()
-        return "" if _version(running) >= _version(wanted) else f"needs kernel {wanted}, this is {running}"
-    return f"needs {need!r}, which this version cannot tell"
+    name, _, wanted = need.partition(">=")
+    match name:
+        case "kernel":
+            running = platform.release()
+            return "" if _version(running) >= _version(wanted) else f"needs kernel {wanted}, this is {running}"
+        case "cpus":
+            found = len(os.sched_getaffinity(0))
+            return "" if found >= int(wanted) else f"needs {wanted} processors, this machine has {found}"
+        case "memory":
+            gigabytes = psutil.virtual_memory().total / 2**30
+            return "" if gigabytes >= float(wanted) else f"needs {wanted} GiB of memory, there are {gigabytes:.1f}"
+        case _:
+            return f"needs {need!r}, which this version cannot tell"
 
 
 def _version(text: str) -> tuple[int, ...]:

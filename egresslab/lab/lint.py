@@ -15,12 +15,16 @@ from nbformat import NotebookNode, reader
 from papermill.translators import PythonTranslator
 
 from egresslab.errors import LabError
+from egresslab.lab import cells, exercise_rules
+from egresslab.lab.chapters import ENVIRONMENTS, NEEDS
+from egresslab.lab.exercise_rules import Breach
 
 MAX_LINES = 12
 MAX_MANIFEST_LINES = 24
-MAX_CODE_CELLS = 25
+MAX_CODE_CELLS = 30
 TAGS = frozenset({"parameters", "check", "exercise", "solution", "drill", "cleanup", "skip-execution", "hide-input"})
-METADATA = ("id", "title", "minutes", "backends", "requires")
+METADATA = ("id", "title", "minutes", "environments", "requires")
+OPTIONAL_METADATA = ("topology",)
 FIXED_PARAMETERS = ("environment", "lab_name", "mode", "timeout_s")
 """Parameters that every chapter has, because every runner passes them."""
 READABLE_ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -46,10 +50,6 @@ class Problem:
         return f"{where}: {self.rule}: {self.message}"
 
 
-Breach = tuple[str, str]
-"""(cell id, message)"""
-
-
 def lint(path: Path) -> list[Problem]:
     """Every breach in a notebook; `LabError` for a file that is no notebook."""
     try:
@@ -60,18 +60,18 @@ def lint(path: Path) -> list[Problem]:
     version = (notebook.get("nbformat", 0), notebook.get("nbformat_minor", 0))
     if version < (4, 5):
         return [Problem(path, "", "format", f"is format {version[0]}.{version[1]}; cells need ids, so 4.5 or later")]
-    return [
-        Problem(path, cell, rule.__name__.replace("_", "-"), message)
-        for rule in RULES
-        for cell, message in rule(notebook)
-    ]
+    problems = [(rule.__name__, breach) for rule in RULES for breach in rule(notebook)]
+    problems += [(rule.__name__, breach) for rule in exercise_rules.RULES for breach in rule(notebook, path)]
+    if notebook.metadata.get("lab", {}).get("id") != path.stem:
+        problems.append(("metadata", ("", f"has another lab.id than its file's name, {path.stem}")))
+    return [Problem(path, cell, rule.replace("_", "-"), message) for rule, (cell, message) in problems]
 
 
 def no_outputs(notebook: NotebookNode) -> Iterator[Breach]:
     """What a run printed is an artefact, not source."""
     if "papermill" in notebook.metadata or "widgets" in notebook.metadata:
         yield "", "carries metadata of a run; nbstripout --keep-id removes it"
-    for cell in _code(notebook):
+    for cell in cells.code(notebook):
         if cell.outputs or cell.execution_count is not None:
             yield cell.id, "carries outputs or a count; nbstripout --keep-id removes them"
 
@@ -93,21 +93,29 @@ def metadata(notebook: NotebookNode) -> Iterator[Breach]:
     for key in METADATA:
         if key not in lab:
             yield "", f"has no metadata lab.{key}"
+    for key in sorted(set(lab) - {*METADATA, *OPTIONAL_METADATA}):
+        yield "", f"has unknown metadata lab.{key}"
+    for name in lab.get("environments", ()):
+        if name not in ENVIRONMENTS:
+            yield "", f"runs on {name!r}; known are {', '.join(ENVIRONMENTS)}"
+    for need in lab.get("requires", ()):
+        if need.partition(">=")[0] not in NEEDS:
+            yield "", f"requires {need!r}; known are {', '.join(NEEDS)}"
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         yield "", "has another kernel than python3"
 
 
 def parameters(notebook: NotebookNode) -> Iterator[Breach]:
     """One parameters cell, first among the code, of annotated constants that each say what they are."""
-    tagged = [cell for cell in _code(notebook) if "parameters" in _tags(cell)]
+    tagged = [cell for cell in cells.code(notebook) if "parameters" in cells.tags(cell)]
     if len(tagged) != 1:
         yield "", f"has {len(tagged)} cells tagged parameters, not one"
         return
     cell = tagged[0]
-    if cell is not _code(notebook)[0]:
+    if cell is not cells.code(notebook)[0]:
         yield cell.id, "is not the first code cell"
     names = set()
-    for node in _statements(cell):
+    for node in cells.statements(cell):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             yield cell.id, f"line {node.lineno} is no annotated constant (name: type = value  # what it is)"
             continue
@@ -155,7 +163,7 @@ def alt_text(notebook: NotebookNode) -> Iterator[Breach]:
 
 def no_shell(notebook: NotebookNode) -> Iterator[Breach]:
     """A failing `!command` passes in silence; lab.kubectl and lab.exec do not."""
-    for cell in _code(notebook):
+    for cell in cells.code(notebook):
         if SHELL.search(cell.source):
             yield cell.id, "runs a shell; use lab.kubectl or lab.exec, which fail when the command does"
 
@@ -163,16 +171,16 @@ def no_shell(notebook: NotebookNode) -> Iterator[Breach]:
 def known_tags(notebook: NotebookNode) -> Iterator[Breach]:
     """A misspelt tag does nothing, silently."""
     for cell in notebook.cells:
-        for tag in _tags(cell):
+        for tag in cells.tags(cell):
             if tag not in TAGS:
                 yield cell.id, f"has the unknown tag {tag!r}; known are {', '.join(sorted(TAGS))}"
-        if cell.cell_type == "code" and "lab.check(" in cell.source and "check" not in _tags(cell):
+        if cell.cell_type == "code" and "lab.check(" in cell.source and "check" not in cells.tags(cell):
             yield cell.id, "checks something but is not tagged check"
 
 
 def short_cells(notebook: NotebookNode) -> Iterator[Breach]:
     """A cell that fits the eye does one thing; a manifest in it is data to read, and counts apart."""
-    code = _code(notebook)
+    code = cells.code(notebook)
     if len(code) > MAX_CODE_CELLS:
         yield "", f"has {len(code)} code cells; {MAX_CODE_CELLS} are enough for one sitting"
     for cell in code:
@@ -182,13 +190,6 @@ def short_cells(notebook: NotebookNode) -> Iterator[Breach]:
             yield cell.id, f"has {lines - manifest} lines of code; {MAX_LINES} are enough"
         if manifest > MAX_MANIFEST_LINES:
             yield cell.id, f"has a manifest of {manifest} lines; {MAX_MANIFEST_LINES} are enough"
-
-
-def guarded_solutions(notebook: NotebookNode) -> Iterator[Breach]:
-    """A solution that runs by itself takes the exercise away from the learner."""
-    for cell in _code(notebook):
-        if "solution" in _tags(cell) and not cell.source.lstrip().startswith("if lab.solving:"):
-            yield cell.id, "is a solution but does not begin with `if lab.solving:`"
 
 
 RULES: tuple[Callable[[NotebookNode], Iterator[Breach]], ...] = (
@@ -201,30 +202,14 @@ RULES: tuple[Callable[[NotebookNode], Iterator[Breach]], ...] = (
     no_shell,
     known_tags,
     short_cells,
-    guarded_solutions,
 )
-
-
-def _code(notebook: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def _tags(cell: NotebookNode) -> list[str]:
-    return list(cell.metadata.get("tags", []))
-
-
-def _statements(cell: NotebookNode) -> list[ast.stmt]:
-    try:
-        return ast.parse(str(cell.source)).body
-    except SyntaxError:
-        return []
 
 
 def _manifest_lines(cell: NotebookNode) -> int:
     """Lines inside strings that go over more than one line."""
     strings = [
         node
-        for statement in _statements(cell)
+        for statement in cells.statements(cell)
         for node in ast.walk(statement)
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
     ]

@@ -52,9 +52,27 @@ class Objects:
         timeout_s: float,
     ) -> Pod:
         """Run a pod and wait until it is Ready; `LabError` with its state and last events when it is not in time."""
-        place = namespace or self.namespace
+        self.start_pod(name, image, command=command, labels=labels, node=node, namespace=namespace)
+        return self.ready_pod(name, namespace, timeout_s=timeout_s)
+
+    def start_pod(
+        self,
+        name: str,
+        image: str,
+        *,
+        command: Sequence[str] | None,
+        labels: Mapping[str, str],
+        node: str | None,
+        namespace: str | None,
+    ) -> None:
+        """Make a pod without waiting for it."""
         words = tuple(command) if command is not None else None
+        place = namespace or self.namespace
         self.apply(manifests.pod(name, place, image=image, command=words, labels=labels, node=node))
+
+    def ready_pod(self, name: str, namespace: str | None, *, timeout_s: float) -> Pod:
+        """Wait until a pod is Ready; errors as for `run_pod`."""
+        place = namespace or self.namespace
         return waits.wait_for(f"pod {name} to be Ready", lambda: self._ready_pod(name, place), timeout_s=timeout_s)
 
     def move_pod(self, name: str, node: str, *, timeout_s: float) -> Pod:

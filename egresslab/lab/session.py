@@ -12,6 +12,7 @@ import secrets
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,6 +28,7 @@ from egresslab.lab.checks.model import Verdict
 from egresslab.lab.client import Client
 from egresslab.lab.display import Table
 from egresslab.lab.entries import IPAddress
+from egresslab.lab.exercises import Exercises
 from egresslab.lab.firewall import Firewall
 from egresslab.lab.nodes import Node, Pod
 from egresslab.lab.objects import Objects
@@ -54,7 +56,9 @@ class Lab:
         self._ledger = ownership.Ledger(run or os.environ.get(RUN_VARIABLE) or secrets.token_hex(3))
         self._files = tempfile.TemporaryDirectory(prefix="egresslab-")
         self._objects = Objects(client, self._ledger)
-        self._grader = Grader(self, chapter, mode, Progress.default() if mode is Mode.LEARN else None)
+        progress = Progress.default() if mode is Mode.LEARN else None
+        self._grader = Grader(self, chapter, mode, progress)
+        self._exercises = Exercises(chapter, mode, progress)
         self.firewall = Firewall(client, self._ledger.run)
         atexit.register(self.close)
 
@@ -166,6 +170,18 @@ class Lab:
             timeout_s=self._patience(timeout_s),
         )
 
+    def run_pods(
+        self, places: Mapping[str, str], *, labels: Mapping[str, str] | None = None, image: str = DEFAULT_IMAGE
+    ) -> tuple[Pod, ...]:
+        """Run pods at the same time, `places` being their names and nodes, and wait until all are Ready; as `run_pod`.
+
+        They have the same labels, by default `app=NAME` each.
+        """
+        for name, node in places.items():
+            wish = labels if labels is not None else {"app": name}
+            self._objects.start_pod(name, image, command=FOREVER, labels=wish, node=node, namespace=None)
+        return tuple(self._objects.ready_pod(name, None, timeout_s=self._timeout_s) for name in places)
+
     def move_pod(self, pod: str, node: str, *, timeout_s: float | None = None) -> Pod:
         """Delete a pod, and run it again elsewhere with the same labels and command, as rescheduling does."""
         return self._objects.move_pod(pod, node, timeout_s=self._patience(timeout_s))
@@ -190,11 +206,7 @@ class Lab:
         """
         ended = terminal.kubectl(command, kubeconfig=self._kubeconfig(), stdin=stdin, timeout_s=timeout_s)
         ended.echo()
-        if check and ended.exit_code:
-            raise LabError(
-                f"exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}", object=ended.command
-            )
-        return ended
+        return ended.succeeded() if check else ended
 
     def egresslab(
         self, command: str, *, stdin: str | None = None, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
@@ -202,29 +214,30 @@ class Lab:
         """Run `egresslab COMMAND` on the chapter's cluster and print what a terminal would show; as `kubectl`."""
         ended = terminal.egresslab(command, kubeconfig=str(self._client.kubeconfig), stdin=stdin, timeout_s=timeout_s)
         ended.echo()
-        if check and ended.exit_code:
-            raise LabError(
-                f"exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}", object=ended.command
-            )
-        return ended
+        return ended.succeeded() if check else ended
 
     def exec(
-        self, pod: str, command: str | Sequence[str], *, check: bool = True, timeout_s: float = 20.0
+        self,
+        pod: str,
+        command: str | Sequence[str],
+        *,
+        check: bool = True,
+        show: bool = True,
+        timeout_s: float = 20.0,
     ) -> CommandResult:
-        """Run a command in a pod (of the current namespace, or NAMESPACE/NAME), as `kubectl exec` does; errors as for
-        `kubectl`."""
+        """Run a command in a pod (of the current namespace, or NAMESPACE/NAME), as `kubectl exec` does.
+
+        Prints as `kubectl` does unless told not to; errors are the same.
+        """
         words = shlex.split(command) if isinstance(command, str) else list(command)
         namespace, name = self._place(pod)
         ended = self._client.exec(namespace, name, words, timeout_s=timeout_s)
         option = f"-n {namespace} " if "/" in pod else ""
         typed = f"kubectl {option}exec {name} -- {shlex.join(words)}"
         shown = CommandResult(typed, ended.stdout, ended.stderr, ended.exit_code)
-        shown.echo()
-        if check and ended.exit_code:
-            raise LabError(
-                f"exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}", object=shown.command
-            )
-        return shown
+        if show:
+            shown.echo()
+        return shown.succeeded() if check else shown
 
     def reach(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> Answer:
         """Ask the server at `url` through a pod which address it sees; having no answer is an answer too."""
@@ -270,6 +283,18 @@ class Lab:
     def hint(self, id: str) -> None:
         """Show the next hint for a check; there are three."""
         self._grader.hint(id)
+
+    def solve(self, exercise: str, attempt: Any = None, /, **given: Any) -> Any:
+        """In mode `solve`, apply the solution of an exercise and return its answer; else return the `attempt`."""
+        return self._exercises.solve(self, exercise, attempt, given)
+
+    def solution(self, exercise: str) -> None:
+        """Show one solution of an exercise."""
+        self._exercises.solution(exercise)
+
+    def unsolved(self, exercise: str) -> AbstractContextManager[None]:
+        """For the runner: inside, the exercise's check must not pass, or `LabError` is raised."""
+        return self._grader.unsolved(exercise)
 
     def report(self) -> Table:
         """Every check of this run with its outcome."""

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from egresslab.errors import LabError
 from egresslab.lab.display import Silent
@@ -39,6 +40,13 @@ class CommandResult(Silent):
                 print(text.rstrip("\n"))
         if self.exit_code:
             print(f"[exit code {self.exit_code}]")
+
+    def succeeded(self) -> Self:
+        """Itself; `LabError` with the output for a non-zero exit code."""
+        if self.exit_code:
+            said = (self.stderr or self.stdout).strip()
+            raise LabError(f"exit code {self.exit_code}: {said}", object=self.command)
+        return self
 
 
 def kubectl_path() -> str:

@@ -11,10 +11,12 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from egresslab.api.resources import Object, Resource
+from egresslab.lab.capture import Capture
 from egresslab.lab.entries import Entry
 from egresslab.lab.firewall import Firewall
 from egresslab.lab.nodes import Node, Pod
 from egresslab.lab.probes import Answer
+from egresslab.lab.terminal import CommandResult
 
 
 class Outcome(StrEnum):
@@ -55,6 +57,10 @@ class Bench(Protocol):
     def reach(self, pod: str, url: str) -> Answer: ...
     def map_entries(self, node: str | None = None) -> Sequence[Entry]: ...
     def objects(self, resource: Resource) -> Sequence[Object]: ...
+    def exec(
+        self, pod: str, command: str | Sequence[str], *, check: bool = True, show: bool = True
+    ) -> CommandResult: ...
+    def capture(self, expression: str = "tcp", interface: str = "any") -> Capture: ...
 
 
 Probe = Callable[..., Finding]

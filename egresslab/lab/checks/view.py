@@ -10,6 +10,9 @@ from egresslab.lab.display import HTML, TEXT, Table, escape
 
 MIME = "application/vnd.egresslab.check+json"
 
+UNSOLVED_MIME = "application/vnd.egresslab.unsolved+json"
+"""What a check said before its exercise was solved; apart from verdicts, because here red is what is wanted."""
+
 COLOURS = {
     Outcome.PASS: "#2e9d5b",
     Outcome.FAIL: "#d9534f",
@@ -23,6 +26,12 @@ COLOURS = {
 def bundle(verdict: Verdict) -> dict[str, Any]:
     """MIME bundle of a verdict."""
     return {MIME: verdict.to_json(), TEXT: text(verdict), HTML: html(verdict)}
+
+
+def unsolved_bundle(verdict: Verdict) -> dict[str, Any]:
+    """MIME bundle of a verdict before the exercise is solved."""
+    line = f"before the exercise is solved: {verdict.outcome.value}: {verdict.title}; observed {verdict.observed}"
+    return {UNSOLVED_MIME: verdict.to_json(), TEXT: line, HTML: f'<div style="opacity:0.75">{escape(line)}</div>'}
 
 
 def _lines(verdict: Verdict) -> list[tuple[str, str]]:

@@ -12,12 +12,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One notebook to execute: `cell_timeout_s` bounds every single cell."""
+    """One notebook to execute: `cell_timeout_s` bounds every single cell; `red` asks checks before solutions too."""
 
     notebook: Path
     executed: Path
     parameters: Mapping[str, Any]
     cell_timeout_s: int
+    red: bool = False
 
     def to_text(self) -> str:
         """As one line."""
@@ -27,7 +28,8 @@ class Job:
     def from_text(cls, text: str) -> Job:
         """Back from `to_text`."""
         data = json.loads(text)
-        return cls(Path(data["notebook"]), Path(data["executed"]), data["parameters"], data["cell_timeout_s"])
+        paths = Path(data["notebook"]), Path(data["executed"])
+        return cls(*paths, data["parameters"], data["cell_timeout_s"], data["red"])
 
 
 class Ending(IntEnum):

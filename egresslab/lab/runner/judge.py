@@ -7,13 +7,13 @@ completed, and `sys.exit(0)` in a cell ends a run without an error. So the cells
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from nbformat import NotebookNode
 
+from egresslab.lab.cells import tags
 from egresslab.lab.checks.model import Outcome
 from egresslab.lab.checks.view import MIME
 from egresslab.lab.runner.job import Ending
@@ -92,12 +92,6 @@ def judge(notebook: NotebookNode, *, exit_code: int, last_cell: str) -> Judgemen
 def records(cell: NotebookNode) -> list[dict[str, Any]]:
     """The check records among a cell's outputs."""
     return [dict(output.data[MIME]) for output in cell.get("outputs", []) if MIME in output.get("data", {})]
-
-
-def tags(cell: NotebookNode) -> Sequence[str]:
-    """A cell's tags."""
-    found: Sequence[str] = cell.metadata.get("tags", [])
-    return found
 
 
 def _error(cell: NotebookNode) -> NotebookNode | None:

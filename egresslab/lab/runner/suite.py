@@ -19,6 +19,7 @@ import nbformat
 from egresslab.errors import EgresslabError
 from egresslab.lab import attachment
 from egresslab.lab.chapters import Chapter
+from egresslab.lab.checks.grader import Mode
 from egresslab.lab.client import Client
 from egresslab.lab.progress import STATE_VARIABLE
 from egresslab.lab.runner import child, lab_process, leaks
@@ -64,6 +65,7 @@ class Suite:
     out: Path
     parameters: Mapping[str, Any] = field(default_factory=dict)
     mode: str = "solve"
+    red: bool = True
     clocks: Clocks = Clocks()
 
 
@@ -139,6 +141,7 @@ async def _run_chapter(suite: Suite, found: attachment.Attachment, chapter: Chap
         executed.resolve(),
         {name: value for name, value in given.items() if name in chapter.parameters},
         suite.clocks.cell_s,
+        red=suite.red and suite.mode == Mode.SOLVE,
     )
     started = time.monotonic()
     before = leaks.snapshot(client)

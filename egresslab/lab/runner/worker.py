@@ -15,6 +15,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from egresslab.lab.runner.job import Ending, Job, Step
+from egresslab.lab.runner.red import with_red
 
 START_TIMEOUT_S = 60
 
@@ -24,15 +25,18 @@ def main(text: str) -> Ending:
     job = Job.from_text(text)
     progress = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    notebook = nbformat.read(job.notebook, as_version=4)
+    if job.red:
+        notebook = with_red(notebook)
     # papermill adds one cell for injected parameters.
-    total = len(nbformat.read(job.notebook, as_version=4).cells) + (1 if job.parameters else 0)
+    total = len(notebook.cells) + (1 if job.parameters else 0)
 
     def began(cell: nbformat.NotebookNode, cell_index: int) -> None:
         progress.write(Step(cell_index, total, str(cell.id)).to_text() + "\n")
 
     try:
         papermill.execute_notebook(
-            str(job.notebook),
+            notebook,
             str(job.executed),
             parameters=dict(job.parameters),
             kernel_name="python3",

@@ -39,7 +39,8 @@ def test_a_file_that_is_no_notebook(tmp_path: Path) -> None:
 
 
 def make_chapter(**changes: object) -> Chapter:
-    fields = {"id": "01", "path": Path("x"), "title": "X", "minutes": 1, "backends": ("netns",), "requires": ()}
+    fields = {"id": "01", "path": Path("x"), "title": "X", "minutes": 1, "environments": ("netns", "kubeconfig")}
+    fields |= {"requires": (), "topology": ""}
     return Chapter(**{**fields, "parameters": {"gateway": "", "mode": ""}, **changes})  # type: ignore[arg-type]
 
 
@@ -53,9 +54,13 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_name() -> None:
     ("changes", "environment", "reason"),
     [
         ({}, "netns", ""),
-        ({}, "kind", "runs on netns, not on kind"),
+        ({}, "kind", "runs on netns, kubeconfig, not on kind"),
         ({"requires": ("kernel>=99.1",)}, "netns", "needs kernel 99.1"),
         ({"requires": ("kernel>=4.1",)}, "netns", ""),
+        ({"requires": ("cpus>=4096",)}, "netns", "needs 4096 processors"),
+        ({"requires": ("memory>=1",)}, "netns", ""),
+        ({"requires": ("faults",)}, "netns", ""),
+        ({"requires": ("faults",)}, "kubeconfig", "needs an environment that can be broken"),
         ({"requires": ("moonlight",)}, "netns", "needs 'moonlight'"),
     ],
 )

@@ -19,7 +19,7 @@ PARAMETERS = 'mode: str = "learn"  # how\n'
 def directory(tmp_path: Path) -> Path:
     """A directory with one notebook that runs elsewhere only and keeps no convention."""
     notebook = new_notebook(cells=[new_code_cell(PARAMETERS, id="params", metadata={"tags": ["parameters"]})])
-    notebook.metadata.lab = {"title": "On the moon", "minutes": 3, "backends": ["moon"]}
+    notebook.metadata.lab = {"title": "On the moon", "minutes": 3, "environments": ["moon"]}
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, tmp_path / "07-moon.ipynb")
     return tmp_path
@@ -30,7 +30,7 @@ def labs(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_list_names_title_and_backends(directory: Path) -> None:
+def test_list_names_title_and_environments(directory: Path) -> None:
     code, printed, _ = labs("list", "--directory", str(directory))
     assert code == 0
     assert all(part in printed for part in ("07-moon", "On the moon", "moon"))

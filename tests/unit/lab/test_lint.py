@@ -21,6 +21,13 @@ timeout_s: int = 60  # how long
 """
 
 
+SOLUTIONS = """
+def no_entries(lab):
+    '''Because.'''
+    return "client"
+"""
+
+
 def good() -> NotebookNode:
     notebook = new_notebook(
         cells=[
@@ -28,17 +35,25 @@ def good() -> NotebookNode:
             new_code_cell(PARAMETERS, id="params", metadata={"tags": ["parameters"]}),
             new_code_cell("1 + 1", id="step-one"),
             new_markdown_cell("## Part\n\n```\n# a comment, no heading\n```", id="part"),
-            new_code_cell('lab.check("a")', id="check-a", metadata={"tags": ["check"]}),
+            new_code_cell('lab.check("no-entries")', id="check-a", metadata={"tags": ["check"]}),
+            new_markdown_cell("## Exercise: do it", id="about-no-entries"),
+            new_code_cell("mine = None", id="exercise-no-entries", metadata={"tags": ["exercise"]}),
+            new_code_cell(
+                'mine = lab.solve("no-entries", mine)', id="solve-no-entries", metadata={"tags": ["solution"]}
+            ),
+            new_code_cell('lab.check("no-entries", pod=mine)', id="check-no-entries", metadata={"tags": ["check"]}),
         ]
     )
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    notebook.metadata.lab = {"id": "x", "title": "X", "minutes": 1, "backends": ["netns"], "requires": []}
+    notebook.metadata.lab = {"id": "09-x", "title": "X", "minutes": 1, "environments": ["netns"], "requires": []}
     return notebook
 
 
 def problems(notebook: NotebookNode, directory: Path) -> list[str]:
     path = directory / "09-x.ipynb"
     nbformat.write(notebook, path)
+    (directory / "solutions").mkdir(exist_ok=True)
+    (directory / "solutions" / "chapter_09.py").write_text(SOLUTIONS)
     return [f"{problem.rule} {problem.cell}" for problem in lint.lint(path)]
 
 
@@ -146,8 +161,49 @@ def many_cells(notebook: NotebookNode) -> None:
     notebook.cells += [new_code_cell("1", id=f"more-{n}") for n in range(30)]
 
 
-def open_solution(notebook: NotebookNode) -> None:
+def other_id(notebook: NotebookNode) -> None:
+    notebook.metadata.lab["id"] = "08-x"
+
+
+def moon(notebook: NotebookNode) -> None:
+    notebook.metadata.lab["environments"] = ["moon"]
+
+
+def odd_need(notebook: NotebookNode) -> None:
+    notebook.metadata.lab["requires"] = ["luck"]
+
+
+def odd_metadata(notebook: NotebookNode) -> None:
+    notebook.metadata.lab["backends"] = ["netns"]
+
+
+def untagged_exercise(notebook: NotebookNode) -> None:
+    notebook.cells[6].metadata.tags = []
+
+
+def stray_solution(notebook: NotebookNode) -> None:
     notebook.cells[2].metadata.tags = ["solution"]
+
+
+def separated(notebook: NotebookNode) -> None:
+    notebook.cells.insert(8, new_code_cell("1", id="between"))
+
+
+def solved_in_place(notebook: NotebookNode) -> None:
+    notebook.cells[7].source = 'lab.apply("the solution")'
+
+
+def other_check(notebook: NotebookNode) -> None:
+    notebook.cells[8].source = 'lab.check("source-is-node", pod=mine)'
+
+
+def unknown_check(notebook: NotebookNode) -> None:
+    notebook.cells[4].source = 'lab.check("no-entriez")'
+
+
+def unsolved_exercise(notebook: NotebookNode) -> None:
+    for cell, prefix in zip(notebook.cells[5:], ("about", "exercise", "solve", "check"), strict=True):
+        cell.id = f"{prefix}-another"
 
 
 BREACHES: list[tuple[Callable[[NotebookNode], None], str]] = [
@@ -177,7 +233,18 @@ BREACHES: list[tuple[Callable[[NotebookNode], None], str]] = [
     (long_cell, "short-cells step-one"),
     (long_manifest, "short-cells step-one"),
     (many_cells, "short-cells "),
-    (open_solution, "guarded-solutions step-one"),
+    (other_id, "metadata "),
+    (moon, "metadata "),
+    (odd_need, "metadata "),
+    (odd_metadata, "metadata "),
+    (untagged_exercise, "exercise-cells exercise-no-entries"),
+    (stray_solution, "exercise-cells step-one"),
+    (separated, "exercise-cells exercise-no-entries"),
+    (solved_in_place, "exercise-cells solve-no-entries"),
+    (other_check, "exercise-cells check-no-entries"),
+    (unknown_check, "known-checks check-a"),
+    (unsolved_exercise, "solutions exercise-another"),
+    (unsolved_exercise, "solutions "),
 ]
 
 
@@ -195,7 +262,14 @@ def test_a_breach_is_named(breach: Callable[[NotebookNode], None], expected: str
 def test_two_cells_of_one_id(tmp_path: Path) -> None:
     path = tmp_path / "09-x.ipynb"
     path.write_text(nbformat.writes(good()).replace('"step-one"', '"goal"'))
-    assert [str(problem) for problem in lint.lint(path)] == [f"{path}:goal: readable-ids: is the id of two cells"]
+    assert f"{path}:goal: readable-ids: is the id of two cells" in [str(problem) for problem in lint.lint(path)]
+
+
+def test_exercises_without_a_file_of_solutions(tmp_path: Path) -> None:
+    path = tmp_path / "09-x.ipynb"
+    nbformat.write(good(), path)
+    [problem] = lint.lint(path)
+    assert str(problem) == f"{path}: solutions: has exercises, and there is no solutions/chapter_09.py"
 
 
 def test_a_manifest_counts_apart_from_code(tmp_path: Path) -> None:

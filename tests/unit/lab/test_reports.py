@@ -29,7 +29,7 @@ CHECK = {
 
 
 def make_run(directory: Path, id: str, result: Result, **more: object) -> ChapterRun:
-    chapter = Chapter(id, directory / f"{id}.ipynb", f"Title of {id}", 5, ("netns",), (), {})
+    chapter = Chapter(id, directory / f"{id}.ipynb", f"Title of {id}", 5, ("netns",), (), "", {})
     executed = None
     if result is not Result.SKIPPED:
         (directory / "executed").mkdir(exist_ok=True)
