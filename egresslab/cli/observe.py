@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +27,6 @@ app = typer.Typer(
 )
 
 DEFAULT_LAST = 20
-Say = Callable[[Told], None]
 
 CHOOSE, WHEN, WHERE = "Which flows", "When", "Where"
 
@@ -110,15 +109,10 @@ def observe(
     )
     if last is None and not everything and not (since or until):
         last = 0 if follow else DEFAULT_LAST
-    lines = writer(output)
-
-    def say(told: Told) -> None:
-        print(*lines(told), sep="\n")
-
     if socket is not None:
-        running = _one_agent(socket, wanted, last, follow, say, mark=output is Form.JSON)
+        running = _one_agent(socket, wanted, last, follow, output)
     else:
-        running = _cluster(kubeconfig or open_environment(environment, lab).kubeconfig(), wanted, last, follow, say)
+        running = _cluster(kubeconfig or open_environment(environment, lab).kubeconfig(), wanted, last, follow, output)
     try:
         asyncio.run(running)
     except KeyboardInterrupt:
@@ -129,39 +123,45 @@ def observe(
         raise typer.Exit(0) from None
 
 
-async def _cluster(kubeconfig: Path, wanted: Filter, last: int | None, follow: bool, say: Say) -> None:
+async def _cluster(kubeconfig: Path, wanted: Filter, last: int | None, follow: bool, form: Form) -> None:
     from egresslab.api.connection import connect
     from egresslab.flows import relay
 
     async with connect(kubeconfig) as api:
         if not follow:
-            _all(await relay.past(api, wanted, last, _complain), say)
+            _list(await relay.past(api, wanted, last, _complain), form)
             return
+        lines = writer(form)
         async with relay.Following(api, wanted, last, _complain) as following:
             async for told in following:
-                _all([told], say)
+                print(*lines(told), sep="\n", flush=True)
 
 
-async def _one_agent(socket: Path, wanted: Filter, last: int | None, follow: bool, say: Say, *, mark: bool) -> None:
-    """With `mark`, an empty line says where the past ends, as the agent itself says it."""
+async def _one_agent(socket: Path, wanted: Filter, last: int | None, follow: bool, form: Form) -> None:
+    """In JSON, an empty line says where the past ends, as the agent itself says it."""
     from egresslab.flows.agentside import Observer
     from egresslab.flows.names import DestinationNames
 
     observer = Observer(socket, wanted, DestinationNames())
     if not follow:
-        _all(await observer.past(last), say)
+        _list(await observer.past(last), form)
         return
+    lines, mark = writer(form), form is Form.JSON
     async for batch in observer.follow(last):
-        _all(batch, say)
+        for told in batch:
+            print(*lines(told), sep="\n")
         if mark:
-            print(flush=True)
+            print()
             mark = False
+        sys.stdout.flush()
 
 
-def _all(batch: Iterable[Told], say: Say) -> None:
-    for told in batch:
-        say(told)
-    sys.stdout.flush()
+def _list(told: Sequence[Told], form: Form) -> None:
+    lines = writer(form, told)
+    for each in told:
+        print(*lines(each), sep="\n")
+    if not told and form in (Form.TABLE, Form.COMPACT):
+        print("No flows found.", file=sys.stderr)
 
 
 def _complain(text: str) -> None:

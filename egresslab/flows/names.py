@@ -10,10 +10,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-import dns.asyncresolver
-import dns.exception
-import dns.resolver
-
 from egresslab.flows.flow import IPAddress
 
 Ask = Callable[[IPAddress], Awaitable[tuple[str, ...]]]
@@ -30,10 +26,10 @@ class NameServerSilent(Exception):
 
 
 class DestinationNames:
-    """Names by address; the shortest first, as it is most likely the one that people use."""
+    """Names by address, in the server's order."""
 
     def __init__(self, ask: Ask | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask = ask or resolver()
+        self._ask = ask
         self._clock = clock
         self._known: dict[IPAddress, tuple[float, tuple[str, ...]]] = {}
         self._pending: dict[IPAddress, asyncio.Task[tuple[str, ...]]] = {}
@@ -51,8 +47,9 @@ class DestinationNames:
 
     async def _look_up(self, address: IPAddress) -> tuple[str, ...]:
         try:
+            self._ask = self._ask or resolver()
             found = await self._ask(address)
-            names = tuple(sorted({name.lower().rstrip(".") for name in found}, key=lambda name: (len(name), name)))
+            names = tuple(dict.fromkeys(name.lower().rstrip(".") for name in found))
             keep_s = REMEMBERED_S
         except NameServerSilent:
             names, keep_s = (), UNANSWERED_S
@@ -63,7 +60,12 @@ class DestinationNames:
 
 
 def resolver() -> Ask:
-    """Asks the servers of /etc/resolv.conf; without one nothing has a name."""
+    """Asks the servers of /etc/resolv.conf; without one nothing has a name. Imported here: most agents that are asked
+    have nothing to name, and answer sooner."""
+    import dns.asyncresolver
+    import dns.exception
+    import dns.resolver
+
     try:
         resolving = dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration:

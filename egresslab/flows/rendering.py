@@ -44,11 +44,13 @@ class Form(StrEnum):
     JSONPB = "jsonpb"
 
 
-def writer(form: Form, zone: tzinfo | None = None) -> Callable[[Told], list[str]]:
-    """A function from what is told to lines of text; one for each listing, as a table remembers its widths. `zone` is
-    where people's times are shown (None: here)."""
+def writer(form: Form, known: Sequence[Told] | None = None, zone: tzinfo | None = None) -> Callable[[Told], list[str]]:
+    """A function from what is told to lines of text; one for each listing, as a table remembers its widths.
+
+    `known`: what will be told, if that is all known already; then a table is as narrow as it can be. `zone` is where
+    people's times are shown (None: here)."""
     if form is Form.TABLE:
-        return TableLines(zone)
+        return TableLines(zone, known)
     if form is Form.COMPACT:
         return lambda told: [compact(told, zone)]
     if form is Form.JSON:
@@ -59,9 +61,11 @@ def writer(form: Form, zone: tzinfo | None = None) -> Callable[[Told], list[str]
 class TableLines:
     """A table that grows downwards."""
 
-    def __init__(self, zone: tzinfo | None = None) -> None:
+    def __init__(self, zone: tzinfo | None = None, known: Sequence[Told] | None = None) -> None:
         self._zone = zone
-        self._widths = [max(room, len(heading)) for room, heading in zip(ROOM, COLUMNS, strict=True)]
+        room = ROOM if known is None else (0,) * len(COLUMNS)
+        rows = [cells(each, zone) for each in known or () if isinstance(each, Flow)]
+        self._widths = [max(room[at], *(len(row[at]) for row in (COLUMNS, *rows))) for at in range(len(COLUMNS))]
         self._begun = False
 
     def __call__(self, told: Told) -> list[str]:
