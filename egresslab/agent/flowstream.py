@@ -53,13 +53,13 @@ class EventSource(Protocol):
 
 
 class Subscription:
-    """Events for one listener, at most `capacity` waiting."""
+    """Events for one listener, at most `capacity` waiting; `wake` is set when one arrives."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, wake: asyncio.Event | None = None) -> None:
         self._waiting: deque[SeenFlow] = deque()
         self._capacity = capacity
         self._lost = 0
-        self._arrived = asyncio.Event()
+        self._arrived = wake or asyncio.Event()
 
     def put(self, seen: SeenFlow) -> None:
         """Add one; the oldest makes room."""
@@ -69,16 +69,21 @@ class Subscription:
         self._waiting.append(seen)
         self._arrived.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many events wait."""
+        return len(self._waiting)
+
     async def next(self) -> list[SeenFlow]:
         """All that wait, at least one; the first carries what this listener lost."""
-        await self._arrived.wait()
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
         return self.take()
 
-    def take(self) -> list[SeenFlow]:
+    def take(self, at_most: int = KEPT) -> list[SeenFlow]:
         """What waits now, perhaps nothing."""
-        self._arrived.clear()
-        taken = list(self._waiting)
-        self._waiting.clear()
+        taken = [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
         if taken and self._lost:
             taken[0] = taken[0]._replace(lost=taken[0].lost + self._lost)
             self._lost = 0
@@ -107,9 +112,10 @@ class FlowStream:
         return list(self._kept)[-count:] if count > 0 else []
 
     @contextmanager
-    def subscribe(self, capacity: int = KEPT) -> Iterator[Subscription]:
-        """Events from now on, while the context is open."""
-        subscription = Subscription(capacity)
+    def subscribe(self, capacity: int = KEPT, wake: asyncio.Event | None = None) -> Iterator[Subscription]:
+        """Events from now on, while the context is open; `wake` is set with each, for one who waits for other things
+        too."""
+        subscription = Subscription(capacity, wake)
         self._subscriptions[subscription] = None
         try:
             yield subscription

@@ -7,7 +7,7 @@ as only one of them sees each direction.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from egresslab.datapath.addresses import (
@@ -48,6 +48,11 @@ class FlowTable:
     def __init__(self, v4: Table, v6: Table, lifetimes: Lifetimes | None = None) -> None:
         self._tables = {4: v4, 6: v6}
         self._lifetimes = lifetimes or Lifetimes()
+
+    @property
+    def tables(self) -> Mapping[int, Table]:
+        """The two maps by IP version, for whoever works on bytes."""
+        return self._tables
 
     def items(self) -> Iterator[Flow]:
         """Every entry: each translation appears twice, as TRANSLATED (or NODE) and as its reply half."""

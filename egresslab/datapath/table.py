@@ -72,6 +72,37 @@ class Table:
         batched = self._items_batched()
         return self._items_single() if batched is None else iter(batched)
 
+    def batches(self, size: int = BATCH) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Every element, about `size` at a time, so that the caller may do other things in between; as with `items`,
+        what comes or goes meanwhile may be seen or not. A map whose buckets exceed `size` is read at once."""
+        cursor: ctypes.Array[ctypes.c_char] | None = None
+        while True:
+            following = ctypes.create_string_buffer(max(self.key_size, 8))
+            keys = ctypes.create_string_buffer(size * self.key_size)
+            values = ctypes.create_string_buffer(size * self.value_size)
+            count = ctypes.c_uint32(size)
+            result = self._calls.bpf_map_lookup_batch(
+                self.fd, cursor, following, keys, values, ctypes.byref(count), None
+            )
+            code = ctypes.get_errno()
+            if result and code != errno.ENOENT:
+                # What was given already is given again: better twice than not at all.
+                everything = list(self.items())
+                for start in range(0, len(everything), size):
+                    yield everything[start : start + size]
+                return
+            raw_keys, raw_values = keys.raw, values.raw
+            yield [
+                (
+                    raw_keys[i * self.key_size : (i + 1) * self.key_size],
+                    raw_values[i * self.value_size : (i + 1) * self.value_size],
+                )
+                for i in range(count.value)
+            ]
+            if result:
+                return
+            cursor = following
+
     def _items_batched(self) -> list[tuple[bytes, bytes]] | None:
         """None when the kernel has no batches for this type, or a bucket exceeds a batch."""
         found: list[tuple[bytes, bytes]] = []
