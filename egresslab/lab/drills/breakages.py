@@ -1,0 +1,165 @@
+"""Ways to disturb a gateway: what is done, and how it is undone.
+
+Nodes are broken by the environment the lab is made of; what Kubernetes can do itself (an agent's end, an operator's
+absence) is done through Kubernetes. Undoing is safe to repeat, and also undoes what was only half done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from egresslab.api.resources import DEPLOYMENTS, NODES, PODS
+from egresslab.environments.base import Environment, Fault, FaultKind
+from egresslab.errors import LabError
+from egresslab.lab import nodes
+from egresslab.lab.client import Client
+
+SYSTEM = "kube-system"
+AGENT_LABEL = "app.kubernetes.io/name=egresslab-agent"
+OPERATOR = "egresslab-operator"
+API_SERVER = "control-plane"
+EXEC_TIMEOUT_S = 15.0
+TABLE = "egresslab_drill"
+
+KILL_AGENT = """
+import os, signal
+for entry in os.listdir("/proc"):
+    if entry.isdigit():
+        try:
+            words = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\\0")
+        except OSError:
+            continue
+        if b"egresslab.agent" in words:
+            os.kill(int(entry), signal.SIGKILL)
+            print(entry)
+"""
+
+
+class Mode(StrEnum):
+    """What happens to the active gateway."""
+
+    CRASH = "crash"
+    """The node dies at once, with everything on it."""
+    POWER = "power"
+    """It dies, and comes back by itself after a while."""
+    AGENT_KILL = "agent-kill"
+    """Its agent is killed, the node lives on."""
+    LINK_CUT = "link-cut"
+    """Its link to the public network is pulled."""
+    CLUSTER_CUT = "cluster-cut"
+    """Its link to the other nodes is pulled, the one to the public network stays."""
+    PARTITION = "partition"
+    """All its links are pulled; it lives on and knows nothing of what the others do."""
+    API_CUT = "api-cut"
+    """It cannot reach the control plane any more."""
+    HEADLESS = "headless"
+    """Operator and API server are down, then the node dies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """One step each way; `returns_after_s` is set for what comes back by itself while traffic still runs."""
+
+    title: str
+    do: Callable[[], None]
+    undo: Callable[[], None]
+    prepare: Callable[[], None] = lambda: None
+    returns_after_s: float | None = None
+    api_lost: bool = False
+    """Whether the Kubernetes API is away from the event until it is undone."""
+
+
+def breakage(mode: Mode, client: Client, environment: Environment | None, node: str) -> Breakage:
+    """How to do that to a node; `LabError` where nobody can break nodes."""
+    if mode is Mode.AGENT_KILL:
+        return Breakage(f"the agent on {node} is killed", lambda: kill_agent(client, node), lambda: None)
+    if mode is Mode.API_CUT:
+        return _api_cut(client, node)
+    if environment is None:
+        raise LabError(
+            "nobody here can break nodes",
+            object=f"drill mode {mode}",
+            fix="use a lab of egresslab's own, `--mode agent-kill`, or the maintenance drill",
+        )
+    undo = _heals(environment, node)
+    if mode is Mode.HEADLESS:
+        return _headless(client, environment, node)
+    if mode in (Mode.CRASH, Mode.POWER):
+        crash = Fault(FaultKind.CRASH, node)
+        title, back = (f"{node} dies", None) if mode is Mode.CRASH else (f"{node} loses power", 2.0)
+        return Breakage(title, lambda: environment.break_(crash), undo, returns_after_s=back)
+    network = {Mode.LINK_CUT: "public", Mode.CLUSTER_CUT: "cluster", Mode.PARTITION: None}[mode]
+    cut = Fault(FaultKind.CUT, node, network)
+    return Breakage(f"{node} is cut off {network or 'every network'}", lambda: environment.break_(cut), undo)
+
+
+def _heals(environment: Environment, node: str) -> Callable[[], None]:
+    def heal() -> None:
+        if any(fault.target == node for fault in environment.faults()):
+            environment.heal(node)
+
+    return heal
+
+
+def agent_pod(client: Client, node: str) -> str:
+    """Name of the agent's pod on a node; `LabError` if none runs there."""
+    on_node = f"spec.nodeName={node}"
+    for body in client.list(PODS, SYSTEM, labelSelector=AGENT_LABEL, fieldSelector=on_node):
+        if nodes.ready(body):
+            return str(body["metadata"]["name"])
+    raise LabError("no agent is ready there", object=f"node {node}", fix="kubectl -n kube-system get pods -o wide")
+
+
+def kill_agent(client: Client, node: str) -> None:
+    """SIGKILL for the agent's process on a node; its container is started again by the kubelet."""
+    ended = client.exec(SYSTEM, agent_pod(client, node), ["python", "-c", KILL_AGENT], timeout_s=EXEC_TIMEOUT_S)
+    if ended.exit_code not in (0, 137) or (ended.exit_code == 0 and not ended.stdout.strip()):
+        raise LabError(f"could not be killed: {ended.stderr.strip()[-300:]}", object=f"agent on {node}")
+
+
+def _api_cut(client: Client, node: str) -> Breakage:
+    """The control plane's own node forgets the other one's addresses: nothing from there reaches the API server."""
+    known = [nodes.node(body) for body in client.list(NODES)]
+    addresses = [str(a) for one in known if one.name == node for a in one.addresses if a.version == 4]
+    plane = next(one.name for one in known if one.control_plane)
+    pod = agent_pod(client, plane)
+    rules = "; ".join(
+        f"add rule inet {TABLE} input ip saddr {address} tcp dport {{ 6443 }} drop; "
+        f"add rule inet {TABLE} input ip saddr {address} tcp sport {{ 10250 }} drop"
+        for address in addresses
+    )
+    chain = f"add chain inet {TABLE} input {{ type filter hook input priority -10; }}"
+
+    def nft(text: str, *, check: bool = True) -> None:
+        ended = client.exec(SYSTEM, pod, ["nft", text], timeout_s=EXEC_TIMEOUT_S)
+        if check and ended.exit_code:
+            raise LabError(f"nft: {ended.stderr.strip()}", object=f"agent pod on {plane}")
+
+    return Breakage(
+        f"{node} cannot reach the control plane",
+        lambda: nft(f"add table inet {TABLE}; {chain}; {rules}"),
+        lambda: nft(f"delete table inet {TABLE}", check=False),
+    )
+
+
+def _headless(client: Client, environment: Environment, node: str) -> Breakage:
+    crash, heal = Fault(FaultKind.CRASH, node), _heals(environment, node)
+
+    def prepare() -> None:
+        client.merge(DEPLOYMENTS, OPERATOR, {"spec": {"replicas": 0}}, SYSTEM)
+        environment.break_(Fault(FaultKind.STOP, API_SERVER))
+
+    def undo() -> None:
+        if any(fault.target == API_SERVER for fault in environment.faults()):
+            environment.heal(API_SERVER)
+        heal()
+
+    return Breakage(
+        f"operator and API server are down, and {node} dies",
+        lambda: environment.break_(crash),
+        undo,
+        prepare,
+        api_lost=True,
+    )

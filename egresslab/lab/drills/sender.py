@@ -1,0 +1,131 @@
+"""The pod that traffic comes from: any image with Python will do, the program comes with a ConfigMap.
+
+Started, watched, stopped and read through the Kubernetes API alone. The difference between this machine's clock and
+the pod's is measured, so that what is done here and what is seen there fit on one line of time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from egresslab.api.resources import CONFIGMAPS, PODS, Object
+from egresslab.errors import LabError
+from egresslab.lab import nodes, waits
+from egresslab.lab.client import Client
+from egresslab.lab.drills import records, traffic
+from egresslab.lab.drills.records import Observation
+from egresslab.lab.execs import Running
+from egresslab.lab.nodes import Pod
+
+IMAGE = "python:3-slim"
+NAME = "traffic"
+MOUNT = "/drill"
+EXEC_TIMEOUT_S = 30.0
+CLOCK_READINGS = 5
+TARGET = "203.0.113.10"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """How much traffic: datagrams and echoes each `interval_ms`; `connections` are kept open and say something each
+    `connection_interval_ms`; `new_per_second` more are opened, used once and closed."""
+
+    target: str = TARGET
+    port: int = 7777
+    interval_ms: float = 10.0
+    connections: int = 50
+    connection_interval_ms: float = 100.0
+    new_per_second: float = 10.0
+
+
+class Sender:
+    """Traffic from one pod; `labels` are what a policy selects it by."""
+
+    def __init__(self, client: Client, namespace: str, pattern: Pattern, *, node: str, labels: dict[str, str]) -> None:
+        self._client, self._namespace, self._pattern = client, namespace, pattern
+        self._node, self._labels = node, labels
+        self.ahead_ns = 0
+        """How far the pod's clock is ahead of ours."""
+
+    def manifests(self) -> list[Object]:
+        """What has to be applied."""
+        program = Path(traffic.__file__).read_text()
+        metadata: dict[str, Any] = {"name": NAME, "namespace": self._namespace}
+        container = {
+            "name": NAME,
+            "image": IMAGE,
+            "command": self._command("run", json.dumps(asdict(self._pattern))),
+            "volumeMounts": [{"name": "program", "mountPath": MOUNT}],
+        }
+        spec = {
+            "nodeSelector": {"kubernetes.io/hostname": self._node},
+            "automountServiceAccountToken": False,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+            "volumes": [{"name": "program", "configMap": {"name": NAME}}],
+        }
+        return [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"traffic.py": program}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "labels": self._labels}, "spec": spec},
+        ]
+
+    def start(self, *, timeout_s: float) -> Pod:
+        """Run the pod, and wait until every connection that is to be kept has been answered once."""
+        for body in self.manifests():
+            self._client.apply(CONFIGMAPS if body["kind"] == "ConfigMap" else PODS, body)
+        pod = waits.wait_for("the traffic pod to run", self._running, timeout_s=timeout_s)
+        waits.wait_for("traffic to be answered", self._flowing, timeout_s=timeout_s)
+        self.ahead_ns = self._compare_clocks()
+        return pod
+
+    def finish(self) -> Observation:
+        """End the traffic and read what was seen, by our clock."""
+        self._ask("stop")
+        observation = records.read(self._ask("dump"))
+        return observation.moved(-self.ahead_ns)
+
+    def _command(self, *words: str) -> list[str]:
+        return ["python3", f"{MOUNT}/traffic.py", *words]
+
+    def _ask(self, *words: str) -> str:
+        ended = self._client.exec(self._namespace, NAME, self._command(*words), timeout_s=EXEC_TIMEOUT_S)
+        if ended.exit_code:
+            said = ended.stderr.strip()[-500:] or f"exit code {ended.exit_code}"
+            raise LabError(f"traffic {words[0]}: {said}", object=f"pod {self._namespace}/{NAME}")
+        return ended.stdout
+
+    def _running(self) -> Pod | waits.Pending:
+        body = self._client.get(PODS, NAME, self._namespace)
+        return nodes.pod(body) if nodes.ready(body) else waits.Pending(nodes.phase(body))
+
+    def _flowing(self) -> bool | waits.Pending:
+        ended = self._client.exec(self._namespace, NAME, self._command("ready"), timeout_s=EXEC_TIMEOUT_S)
+        if ended.exit_code == 0:
+            return True
+        return waits.Pending(ended.stderr.strip() or f"not every connection to {self._pattern.target} has an answer")
+
+    def _compare_clocks(self) -> int:
+        """The reading that came back quickest counts, as in NTP (RFC 5905, section 10)."""
+        running = self._client.start(self._namespace, NAME, self._command("clock"))
+        try:
+            return min(_readings(running))[1]
+        finally:
+            running.close()
+
+
+def _readings(running: Running) -> Sequence[tuple[int, int]]:
+    """(round trip, how far the other clock is ahead), ns."""
+    found: list[tuple[int, int]] = []
+    for number in range(CLOCK_READINGS):
+        asked = time.time_ns()
+        running.write(f"{number}\n")
+        running.wait_for_text(f"\n{number} ", EXEC_TIMEOUT_S)
+        answered = time.time_ns()
+        found.append((answered - asked, int(running.stdout.split()[-1]) - (asked + answered) // 2))
+    return found
