@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -62,25 +62,34 @@ def lint_(wanted: Wanted = None, directory: Directory = None) -> None:
 def run(
     wanted: Wanted = None,
     environment: Annotated[str, typer.Option(help="netns, or kubeconfig for the cluster of $KUBECONFIG.")] = "netns",
-    lab: Annotated[str | None, typer.Option(help="Use this lab and leave it up; default: one of its own.")] = None,
+    lab: Annotated[
+        str | None, typer.Option(help="Use this lab and leave it up; default: one of its own for each chapter.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Chapters at a time, each in its own lab; default: cores."),
+    ] = None,
+    at_least: Annotated[int, typer.Option(help="Fail if fewer chapters ran (were not skipped).")] = 0,
+    red: Annotated[bool, typer.Option(help="Ask each exercise's check before it is solved; it must not pass.")] = True,
     out: Annotated[Path, typer.Option(help="Where notebooks and reports go.")] = Path("build/labs"),
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Parameter of the chapters (YAML)."),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="solve: solutions run, checks must pass; learn: as a learner finds it.")
+        Literal["solve", "learn"], typer.Option(help="solve: solutions run, checks must pass; learn: unsolved.")
     ] = "solve",
     cell_timeout: Annotated[int, typer.Option(help="Seconds for one cell.")] = 90,
     wait_timeout: Annotated[int, typer.Option(help="Seconds for one wait inside a cell.")] = 60,
     chapter_timeout: Annotated[int, typer.Option(help="Seconds for one chapter.")] = 300,
     directory: Directory = None,
 ) -> None:
-    """Run chapters as tests; exit 0 when all passed, 1 when one did not, 2 when none ran."""
+    """Run chapters as tests; exit 0 when all passed, 1 when one did not or too few ran, 2 when none ran."""
     with _reported(2):
         from egresslab.lab import chapters
         from egresslab.lab.runner import console
-        from egresslab.lab.runner.suite import Clocks, Suite
+        from egresslab.lab.runner.execution import Clocks
+        from egresslab.lab.runner.suite import Suite, cores
 
         plan = Suite(
             chapters=chapters.discover(directory or chapters.home(), wanted or ()),
@@ -89,6 +98,9 @@ def run(
             out=out,
             parameters=_parameters(parameter or []),
             mode=mode,
+            red=red,
+            jobs=jobs or cores(),
+            at_least=at_least,
             clocks=Clocks(cell_s=cell_timeout, wait_s=wait_timeout, chapter_s=chapter_timeout),
         )
     raise typer.Exit(console.run(plan))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egresslab.api.resources import NODES
+from egresslab.environments.definitions import definitions
 from egresslab.errors import EgresslabError, EnvironmentFailure, LabError
 from egresslab.lab import nodes
 from egresslab.lab.client import Client
@@ -37,7 +38,7 @@ class Attachment:
     created: bool
 
 
-def attach(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachment:
+def attach(environment: str, lab: str, *, timeout_s: float, say: Say, topology: str = "") -> Attachment:
     """The lab's kubeconfig, after bringing the lab up if it is not; `say` is told of the progress.
 
     Raises `LabError` when there is no kubeconfig to be had, `EnvironmentFailure` when the lab does not come up in time.
@@ -47,7 +48,7 @@ def attach(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachm
     path = _running(environment, lab)
     if path is not None:
         return Attachment(environment, lab, path, created=False)
-    output = _run(command("up", environment, lab), timeout_s=timeout_s)
+    output = _run(command("up", environment, lab, topology=topology), timeout_s=timeout_s)
     for line in output.splitlines():
         say(line)
     path = Path(_run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip())
@@ -70,9 +71,18 @@ def _running(environment: str, lab: str) -> Path | None:
     return path if found and all(node.ready for node in found) else None
 
 
-def command(verb: str, environment: str, lab: str) -> list[str]:
-    """The `egresslab` command that does `verb` (up, down, kubeconfig) to a lab."""
-    return [sys.executable, "-m", "egresslab.cli.main", verb, "--environment", environment, "--lab", lab]
+def command(verb: str, environment: str, lab: str, *, topology: str = "") -> list[str]:
+    """The `egresslab` command that does `verb` (up, down, kubeconfig) to a lab.
+
+    `topology` names a file of the environment's definitions; `LabError` if there is none of that name.
+    """
+    words = [sys.executable, "-m", "egresslab.cli.main", verb, "--environment", environment, "--lab", lab]
+    if topology:
+        path = definitions(environment) / f"{topology}.yaml"
+        if not path.is_file():
+            raise LabError("there is no such topology", object=f"environment {environment}", value=topology)
+        words += ["--topology", str(path)]
+    return words
 
 
 def shown(words: Sequence[str]) -> str:

@@ -71,14 +71,16 @@ class Lab:
         chapter: str = "scratch",
         mode: str = Mode.LEARN,
         timeout_s: float = 60.0,
+        topology: str = "",
     ) -> Lab:
         """Attach to a lab, and bring it up first if it is down.
 
         With `environment="kubeconfig"` the cluster is the one that KUBECONFIG points at. `timeout_s` bounds the
         bring-up and every wait that names no time of its own; `mode` is `learn` (a failed check teaches) or `solve`
-        (it raises). Raises `LabError` or `EnvironmentFailure`.
+        (it raises). `topology` is the definition to bring it up from, if not the usual one. Raises `LabError` or
+        `EnvironmentFailure`.
         """
-        found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print)
+        found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print, topology=topology)
         opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
         ready = opened.wait_for("every node to be Ready", opened._all_ready)
         print(f"Attached to {found.environment} lab {found.lab!r}: {len(ready)} nodes Ready.")

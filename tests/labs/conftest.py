@@ -18,8 +18,9 @@ from egresslab.lab import chapters
 from egresslab.lab.chapters import Chapter
 from egresslab.lab.client import Client
 from egresslab.lab.runner import suite
+from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.job import Step
-from egresslab.lab.runner.suite import ChapterRun, Suite
+from egresslab.lab.runner.suite import Suite
 
 NAME = "labs-test"
 

@@ -14,9 +14,10 @@ from rich.table import Table
 from egresslab.errors import EgresslabError
 from egresslab.lab.chapters import Chapter
 from egresslab.lab.runner import pages, records, suite
+from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.job import Step
 from egresslab.lab.runner.judge import Result
-from egresslab.lab.runner.suite import ChapterRun, Suite
+from egresslab.lab.runner.suite import Suite
 
 INTERRUPTED = 130
 """Exit code after SIGINT, as shells have it."""
@@ -46,8 +47,12 @@ def run(plan: Suite) -> int:
     records.write_junit(plan.out / "junit.xml", runs)
     index = pages.write_pages(plan.out, runs, environment=plan.environment, started=started)
     _print_results(runs)
-    print(f"{pages.summary(runs)} Report: {index}")
-    return code or suite.exit_code(runs)
+    took = (datetime.now(UTC) - started).total_seconds()
+    print(f"{pages.summary(runs)} {took:.0f} s. Report: {index}")
+    ran = sum(run.result is not Result.SKIPPED for run in runs)
+    if ran < plan.at_least:
+        print(f"Only {ran} chapters ran; at least {plan.at_least} must.")
+    return code or suite.exit_code(runs, plan.at_least)
 
 
 async def _until_signalled(plan: Suite, watch: Watch, runs: list[ChapterRun]) -> None:
@@ -76,7 +81,7 @@ class Watch:
             console=self._console,
             transient=True,
         )
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Watch:
         self._progress.start()
@@ -91,19 +96,18 @@ class Watch:
 
     def began(self, chapter: Chapter) -> None:
         """A chapter starts."""
-        self._task = self._progress.add_task(chapter.id, total=None)
+        self._tasks[chapter.id] = self._progress.add_task(chapter.id, total=None)
 
     def stepped(self, chapter: Chapter, step: Step) -> None:
         """A cell starts."""
-        if self._task is not None:
-            description = f"{chapter.id} · {step.id}"
-            self._progress.update(self._task, completed=step.index, total=step.total, description=description)
+        description = f"{chapter.id} · {step.id}"
+        task = self._tasks[chapter.id]
+        self._progress.update(task, completed=step.index, total=step.total, description=description)
 
     def ended(self, run: ChapterRun) -> None:
         """A chapter has its result."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+        if run.chapter.id in self._tasks:
+            self._progress.remove_task(self._tasks.pop(run.chapter.id))
         reason = f" ({run.reason})" if run.reason else ""
         line = f"{_mark(run)} {run.chapter.id}: {run.result}, {run.seconds:.1f} s{reason}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

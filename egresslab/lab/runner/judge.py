@@ -13,9 +13,10 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from egresslab.lab.cells import tags
+from egresslab.lab.cells import CHECK, exercises, tags
+from egresslab.lab.checks.grader import Mode
 from egresslab.lab.checks.model import Outcome
-from egresslab.lab.checks.view import MIME
+from egresslab.lab.checks.view import MIME, UNSOLVED_MIME
 from egresslab.lab.runner.job import Ending
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,52 +47,98 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a notebook shows about its run; `checks` are the records that checks displayed, in order."""
+    """What a notebook shows about its run; `checks` are the records that checks displayed, in order.
+
+    `unsolved` are those of checks that were asked before their exercise was solved.
+    """
 
     result: Result
     reason: str
     checks: tuple[dict[str, Any], ...]
     fault: Fault | None = None
+    unsolved: tuple[dict[str, Any], ...] = ()
 
 
-def judge(notebook: NotebookNode, *, exit_code: int, last_cell: str) -> Judgement:
+def judge(notebook: NotebookNode, *, exit_code: int, last_cell: str, mode: Mode = Mode.SOLVE) -> Judgement:
     """Judge an executed notebook by its cells.
 
     `exit_code` is the worker's (see `Ending`; negative for a signal), `last_cell` the id of the cell that it began
-    last.
+    last. In mode `learn` no exercise is solved, so each one's check must be red.
     """
     checks = tuple(record for cell in notebook.cells for record in records(cell))
+    red = tuple(record for cell in notebook.cells for record in records(cell, UNSOLVED_MIME))
+    result, reason, fault = _outcome(notebook, exit_code, last_cell, mode)
+    return Judgement(result, reason, checks, fault, red)
+
+
+Found = tuple[Result, str, "Fault | None"]
+
+
+def _outcome(notebook: NotebookNode, exit_code: int, last_cell: str, mode: Mode) -> Found:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "skip-execution" not in tags(cell)]
     last = next((cell for cell in cells if cell.id == last_cell), None)
     if exit_code == Ending.CELL_TIMEOUT:
-        return Judgement(Result.TIMEOUT, f"cell {last_cell!r} took too long", checks, _fault(last, "time limit"))
+        return Result.TIMEOUT, f"cell {last_cell!r} took too long", _fault(last, "ended by the cell's clock")
+    wrong = _wrong_checks(cells) if mode is Mode.SOLVE else _wrong_checks_unsolved(notebook)
     for cell in cells:
-        bad = next((record for record in records(cell) if record["outcome"] not in GOOD), None)
-        if bad is not None:
-            reason = f"check {bad['id']}: {bad['outcome']}"
-            evidence = f"expected: {bad['expected']}\nobserved: {bad['observed']}"
-            return Judgement(Result.FAILED, reason, checks, _fault(cell, evidence))
         if error := _error(cell):
-            return _failed(cell, error, checks)
+            return _failed(cell, error)
+        if found := wrong.get(str(cell.id)):
+            reason, evidence = found
+            return Result.FAILED, reason, _fault(cell, evidence)
     if exit_code == Ending.KERNEL_DIED:
-        return Judgement(Result.DIED, f"the kernel died in cell {last_cell!r}", checks, _fault(last, "the kernel died"))
+        return Result.DIED, f"the kernel died in cell {last_cell!r}", _fault(last, "the kernel died")
     if exit_code != Ending.COMPLETE:
-        return Judgement(
-            Result.DIED, f"the worker ended with {exit_code} in cell {last_cell!r}", checks, _fault(last, "")
-        )
+        reason = f"the worker ended with {exit_code} in cell {last_cell!r}"
+        return Result.DIED, reason, _fault(last, "")
     for cell in cells:
         if cell.execution_count is None and cell.source.strip():
             reason = f"the run ended before cell {cell.id!r}, without an error"
-            return Judgement(Result.FAILED, reason, checks, _fault(cell, "not run"))
+            return Result.FAILED, reason, _fault(cell, "not run")
         if "check" in tags(cell) and not records(cell):
             reason = f"cell {cell.id!r} is tagged as a check but checked nothing"
-            return Judgement(Result.FAILED, reason, checks, _fault(cell, reason))
-    return Judgement(Result.PASSED, "", checks)
+            return Result.FAILED, reason, _fault(cell, reason)
+    return Result.PASSED, "", None
 
 
-def records(cell: NotebookNode) -> list[dict[str, Any]]:
+def _wrong_checks(cells: list[NotebookNode]) -> dict[str, tuple[str, str]]:
+    """Of each cell in which a check did not pass: the reason and the evidence."""
+    wrong: dict[str, tuple[str, str]] = {}
+    for cell in cells:
+        bad = next((record for record in records(cell) if record["outcome"] not in GOOD), None)
+        if bad is not None:
+            wrong[str(cell.id)] = f"check {bad['id']}: {bad['outcome']}", _evidence(bad)
+    return wrong
+
+
+def _wrong_checks_unsolved(notebook: NotebookNode) -> dict[str, tuple[str, str]]:
+    """The same for a run in which nothing was solved: exercises' checks must be red, those before them good.
+
+    What comes after an exercise may hang on it, so there anything goes but an error.
+    """
+    names = exercises(notebook)
+    wrong: dict[str, tuple[str, str]] = {}
+    begun = False
+    for cell in notebook.cells:
+        begun = begun or "exercise" in tags(cell)
+        name = str(cell.id).removeprefix(CHECK)
+        for record in records(cell):
+            if record["id"] == name and name in names:
+                bad = "passes, although it was not solved" if record["outcome"] in GOOD else ""
+            else:
+                bad = "did not pass" if not begun and record["outcome"] not in GOOD else ""
+            if bad or record["outcome"] == Outcome.ERROR:
+                wrong.setdefault(str(cell.id), (f"check {record['id']}: {bad or 'error'}", _evidence(record)))
+    return wrong
+
+
+def _evidence(record: dict[str, Any]) -> str:
+    return f"expected: {record['expected']}\nobserved: {record['observed']}"
+
+
+def records(cell: NotebookNode, mime: str = MIME) -> list[dict[str, Any]]:
     """The check records among a cell's outputs."""
-    return [dict(output.data[MIME]) for output in cell.get("outputs", []) if MIME in output.get("data", {})]
+    return [dict(output.data[mime]) for output in cell.get("outputs", []) if mime in output.get("data", {})]
 
 
 def _error(cell: NotebookNode) -> NotebookNode | None:
@@ -100,13 +147,19 @@ def _error(cell: NotebookNode) -> NotebookNode | None:
     return next((output for output in cell.outputs if output.output_type == "error"), None)
 
 
-def _failed(cell: NotebookNode, error: NotebookNode, checks: tuple[dict[str, Any], ...]) -> Judgement:
+def _failed(cell: NotebookNode, error: NotebookNode) -> Found:
     if error.ename == SKIPPED:
-        return Judgement(Result.SKIPPED, str(error.evalue), checks)
+        return Result.SKIPPED, str(error.evalue), None
+    bad = next((record for record in records(cell) if record["outcome"] not in GOOD), None)
+    if bad is not None:
+        return Result.FAILED, f"check {bad['id']}: {bad['outcome']}", _fault(cell, _evidence(bad))
     text = ANSI.sub("", "\n".join(error.traceback) or f"{error.ename}: {error.evalue}")
     first = str(error.evalue).splitlines()[0] if error.evalue else error.ename
-    return Judgement(Result.FAILED, f"cell {cell.id!r}: {first}", checks, _fault(cell, text))
+    return Result.FAILED, f"cell {cell.id!r}: {first}", _fault(cell, text)
 
 
 def _fault(cell: NotebookNode | None, text: str) -> Fault | None:
-    return Fault(str(cell.id), str(cell.source), text) if cell is not None else None
+    if cell is None:
+        return None
+    printed = "".join(output.text for output in cell.get("outputs", []) if output.output_type == "stream")
+    return Fault(str(cell.id), str(cell.source), f"{ANSI.sub('', printed)}{text}")

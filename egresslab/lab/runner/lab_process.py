@@ -21,11 +21,11 @@ ADVICE = "try:"
 Say = Callable[[str], None]
 
 
-async def up(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachment:
+async def up(environment: str, lab: str, *, timeout_s: float, say: Say, topology: str = "") -> Attachment:
     """Bring a lab up, or attach to one that is; raises `EnvironmentFailure`, or `LabError` without a kubeconfig."""
     if environment == attachment.OUTSIDE_CLUSTER:
         return Attachment(environment, lab, attachment.kubeconfig_of_variable(), created=False)
-    lines = await _run(attachment.command("up", environment, lab), timeout_s, say)
+    lines = await _run(attachment.command("up", environment, lab, topology=topology), timeout_s, say)
     path = await _run(attachment.command("kubeconfig", environment, lab), timeout_s, lambda _: None)
     return Attachment(
         environment, lab, Path(path[-1]), created=not any(attachment.UP_ALREADY in line for line in lines)

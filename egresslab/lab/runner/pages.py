@@ -17,8 +17,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
+from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.judge import Result
-from egresslab.lab.runner.suite import ChapterRun
 
 MARKS = {Result.PASSED: "✔", Result.SKIPPED: "–"}
 LIGHT, DARK = "friendly", "github-dark"

@@ -10,12 +10,15 @@ from typing import Any
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
+from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.judge import Result
-from egresslab.lab.runner.suite import ChapterRun
 
 
 def write_json(path: Path, runs: Sequence[ChapterRun], *, environment: str, started: datetime) -> None:
-    """results.json: `{environment, started, chapters: [{id, title, result, reason, seconds, checks, …}]}`."""
+    """results.json: `{environment, started, chapters: [{id, title, result, reason, seconds, checks, …}]}`.
+
+    `unsolved` are the checks that were asked before their exercise was solved, `cells` has each cell's time.
+    """
     content = {
         "environment": environment,
         "started": started.isoformat(timespec="seconds"),
@@ -32,10 +35,13 @@ def _chapter(run: ChapterRun, base: Path) -> dict[str, Any]:
         "result": run.result.value,
         "reason": run.reason,
         "seconds": round(run.seconds, 3),
+        "up_seconds": round(run.up_seconds, 3),
         "executed": str(run.executed.relative_to(base)) if run.executed else None,
         "fault": {"cell": fault.cell, "source": fault.source, "text": fault.text} if fault else None,
         "leaked": list(run.leaked),
         "checks": list(run.checks),
+        "unsolved": list(run.unsolved),
+        "cells": [{"id": id, "seconds": seconds} for id, seconds in run.cells],
     }
 
 

@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from egresslab.lab.chapters import Chapter
 from egresslab.lab.runner import pages, records, suite
+from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.judge import Fault, Result
-from egresslab.lab.runner.suite import ChapterRun
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CHECK = {
