@@ -77,14 +77,15 @@ class Attachments:
         await self._attach(ifindex, {INGRESS: Program.FROM_POD, EGRESS: Program.TO_POD})
 
     async def attach_wire(self, ifindex: int) -> None:
-        """`from_wire` and `to_wire` on an interface that leads out of the node, and note its MTU and IPv6 default
-        gateway; to be called again when those change. Raises DatapathError for a link without Ethernet headers."""
+        """`from_wire` and `to_wire` on an interface that leads out of the node, and note its MTU, MAC and IPv6
+        default gateway; to be called again when those change. Raises DatapathError for a link without Ethernet
+        headers."""
         link = await self._link(ifindex)
         if link["ifi_type"] != ARPHRD_ETHER:
             raise DatapathError(
                 "no Ethernet link", object=f"link {link.get('ifname')}", fix="choose an Ethernet interface for egress"
             )
-        self._datapath.set_wire(ifindex, link.get("mtu"), await self._default_gateway_v6(ifindex))
+        self._datapath.set_wire(ifindex, link.get("mtu"), link.get("address"), await self._default_gateway_v6(ifindex))
         await self._attach(ifindex, {INGRESS: Program.FROM_WIRE, EGRESS: Program.TO_WIRE})
 
     async def attached(self, ifindex: int) -> frozenset[Program]:

@@ -18,6 +18,7 @@ from egresslab.datapath import layout
 from egresslab.datapath.addresses import narrow, wide
 from egresslab.datapath.flowtable import FlowTable, Lifetimes
 from egresslab.datapath.gateways import EndpointMap, SlotMap
+from egresslab.datapath.leases import LeaseMaps
 from egresslab.datapath.libbpf import (
     Libbpf,
     Map,
@@ -30,13 +31,13 @@ from egresslab.datapath.libbpf import (
 )
 from egresslab.datapath.observation import Counters, FlowEvents
 from egresslab.datapath.policy import CidrSet, PolicyMap
-from egresslab.datapath.table import Table
+from egresslab.datapath.table import Table, table_of
+from egresslab.datapath.table import open_table as open_table
 from egresslab.datapath.values import NodeConfig, Program
 from egresslab.errors import DatapathError
 
 OBJECT = Path(__file__).parent / "bpf" / "egresslab.o"
 PIN_FLOWS = 1
-PER_CPU = frozenset({"counters", "record_budgets"})
 
 STRUCTS: dict[str, tuple[str | None, str | None]] = {
     "egress_policy_v4": ("policy_key_v4", "policy_value"),
@@ -49,6 +50,10 @@ STRUCTS: dict[str, tuple[str | None, str | None]] = {
     "nat_v6": ("flow_key_v6", "flow"),
     "fragments": ("fragment_key", "fragment"),
     "wires": (None, "wire"),
+    "holders": (None, "holder"),
+    "voters": (None, "voters"),
+    "leases": (None, "lease"),
+    "announced": ("announced_key", "announced"),
     "config": (None, "config"),
     "flows": (None, None),
     "record_budgets": (None, "record_budget"),
@@ -75,13 +80,15 @@ class Datapath:
     """Maps and programs of one node.
 
     Attributes: `policy` (PolicyMap), `slots` (SlotMap), `endpoints` (EndpointMap), `cluster_cidrs` (CidrSet),
-    `nat` (FlowTable), `counters` (Counters), `flows` (FlowEvents); `replaced`: names of what `open` had to put in
-    place of an older layout (empty when everything was adopted or new), `adopted`: whether pinned programs were kept.
+    `nat` (FlowTable), `counters` (Counters), `flows` (FlowEvents), `leases` (LeaseMaps); `replaced`: names of what
+    `open` had to put in place of an older layout (empty when everything was adopted or new), `adopted`: whether pinned
+    programs were kept.
     """
 
     def __init__(
         self,
         libbpf: Libbpf,
+        pin_dir: Path,
         maps: dict[str, int],
         programs: dict[Program, int],
         adopted: bool,
@@ -92,7 +99,7 @@ class Datapath:
         self.libbpf = libbpf
         self.adopted = adopted
         self.replaced = replaced
-        tables = {name: _table(libbpf, name, fd) for name, fd in maps.items() if name != "flows"}
+        tables = {name: table_of(libbpf, name, fd) for name, fd in maps.items() if name != "flows"}
         self._config = tables["config"]
         self.wires = tables["wires"]
         self.policy = PolicyMap(tables["egress_policy_v4"], tables["egress_policy_v6"])
@@ -102,6 +109,7 @@ class Datapath:
         self.nat = FlowTable(tables["nat_v4"], tables["nat_v6"], Lifetimes())
         self.counters = Counters(tables["counters"])
         self.flows = FlowEvents(libbpf, maps["flows"], tables["record_budgets"])
+        self.leases = LeaseMaps(libbpf, pin_dir, tables)
 
     @classmethod
     def open(
@@ -159,7 +167,7 @@ class Datapath:
                     replaced.append(name)
             programs = _adopt_programs(libbpf, pins, digest) if len(found) == len(handles) else None
             if programs is not None:
-                return cls(libbpf, found, programs, adopted=True, replaced=())
+                return cls(libbpf, pin_dir, found, programs, adopted=True, replaced=())
             opened.load()
             for name, handle in handles.items():
                 if name not in found:
@@ -169,7 +177,7 @@ class Datapath:
         for program, fd in programs.items():
             pin(libbpf, fd, pins.programs / program.name.lower())
         _remember_object(libbpf, pins, digest)
-        return cls(libbpf, found, programs, adopted=False, replaced=tuple(sorted(replaced)))
+        return cls(libbpf, pin_dir, found, programs, adopted=False, replaced=tuple(sorted(replaced)))
 
     def program_fd(self, program: Program) -> int:
         """Descriptor for attaching; owned by this object."""
@@ -192,10 +200,12 @@ class Datapath:
             raise DatapathError("the port range is empty", object="NodeConfig", field="ports", value=config.ports)
         self._config.put(bytes(4), raw)
 
-    def set_wire(self, ifindex: int, mtu: int, gateway_v6: IPv6Address | None = None) -> None:
-        """Note an outward interface's MTU, which bounds what is sent there, and the gateway of its own IPv6 default
-        route, which IPv6 routing does not tell once another interface has a better one."""
-        self.wires.put(ifindex.to_bytes(4, "little"), layout.WIRE.pack(mtu, wide(gateway_v6)))
+    def set_wire(self, ifindex: int, mtu: int, mac: str, gateway_v6: IPv6Address | None = None) -> None:
+        """Note an outward interface's MTU, which bounds what is sent there, the MAC with which announced addresses are
+        answered for, and the gateway of its own IPv6 default route, which IPv6 routing does not tell once another
+        interface has a better one."""
+        raw = layout.WIRE.pack(mtu, wide(gateway_v6), bytes.fromhex(mac.replace(":", "")), 0)
+        self.wires.put(ifindex.to_bytes(4, "little"), raw)
 
     def forget_wire(self, ifindex: int) -> None:
         self.wires.delete(ifindex.to_bytes(4, "little"))
@@ -203,6 +213,7 @@ class Datapath:
     def close(self) -> None:
         """Close file descriptors; pins, links and traffic stay."""
         self.flows.close()
+        self.leases.close()
         for fd in (*self._maps.values(), *self._programs.values()):
             os.close(fd)
         self._maps, self._programs = {}, {}
@@ -218,17 +229,6 @@ class Datapath:
         """Unpin everything. Detach first: attached programs keep their maps alive until then."""
         if pin_dir.exists():
             shutil.rmtree(pin_dir)
-
-
-def open_table(libbpf: Libbpf, pin_dir: Path, name: str) -> Table | None:
-    """One pinned map for reading, without loading anything; None when it is not there. The caller closes its `fd`."""
-    fd = get_pinned(libbpf, pin_dir / name)
-    return None if fd is None else _table(libbpf, name, fd)
-
-
-def _table(libbpf: Libbpf, name: str, fd: int) -> Table:
-    info = map_info(libbpf, fd)
-    return Table(libbpf, name, fd, info.key_size, info.value_size, per_cpu=name in PER_CPU)
 
 
 def _same_layout(libbpf: Libbpf, types: layout.Types, name: str, handle: Map, fd: int) -> bool:

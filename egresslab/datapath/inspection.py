@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from egresslab.datapath.datapath import open_table
 from egresslab.datapath.flowtable import FlowTable
 from egresslab.datapath.gateways import EndpointMap, SlotMap
 from egresslab.datapath.libbpf import Libbpf
 from egresslab.datapath.observation import Counters
 from egresslab.datapath.policy import PolicyMap
+from egresslab.datapath.table import open_table
 from egresslab.errors import DatapathError
 
 NO_MAPS = "Cannot find egress gateway bpf maps"

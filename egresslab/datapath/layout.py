@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from egresslab.datapath.values import Event, FlowKind, Program, Reason
+from egresslab.datapath.values import SPILLS, VOTERS, Event, FlowKind, Program, Reason
 from egresslab.errors import DatapathError
 
 KIND_INT, KIND_POINTER, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
@@ -141,7 +141,23 @@ class Layout:
 POLICY_KEY_V4 = Layout("policy_key_v4", prefixlen="I", source="4s", destination="4s")
 POLICY_KEY_V6 = Layout("policy_key_v6", prefixlen="I", source="16s", destination="16s")
 POLICY_VALUE = Layout("policy_value", slot="I", flags="I")
-GATEWAY_SLOT = Layout("gateway_slot", endpoint="4s", source_v4="4s", source_v6="16s", ifindex="I", flags="I")
+GATEWAY_SLOT = Layout(
+    "gateway_slot",
+    endpoint="4s",
+    source_v4="4s",
+    source_v6="16s",
+    ifindex="I",
+    flags="I",
+    lease="I",
+    spill_v4=f"{4 * SPILLS}s",
+    spill_v6=f"{16 * SPILLS}s",
+)
+HOLDER = Layout("holder", epoch="Q", endpoint="4s", flags="I")
+VOTERS_VALUE = Layout("voters", heartbeat="Q", address=f"{4 * VOTERS}s", quorum="I")
+GRANT = Layout("grant", epoch="Q", until="Q", voter="4s", pad="I")
+LEASE = Layout("lease", lock="I", pad="I", epoch="Q", holds_until="Q", grants=f"{GRANT.size * VOTERS}s")
+ANNOUNCED_KEY = Layout("announced_key", address="16s", ifindex="I")
+ANNOUNCED = Layout("announced", lease="I", flags="I")
 ENDPOINT = Layout("endpoint", ifindex="I", node="4s", mac="6s", flags="H")
 CIDR_KEY = Layout("cidr_key", prefixlen="I", network="16s")
 FLOW_KEY_V4 = Layout(
@@ -162,7 +178,7 @@ FLOW = Layout(
     kind="B",
     tcp_flags="B",
 )
-WIRE = Layout("wire", mtu="I", gateway_v6="16s")
+WIRE = Layout("wire", mtu="I", gateway_v6="16s", mac="6s", pad="H")
 CONFIG = Layout(
     "config",
     address_v4="4s",
@@ -202,6 +218,12 @@ LAYOUTS = (
     POLICY_KEY_V6,
     POLICY_VALUE,
     GATEWAY_SLOT,
+    HOLDER,
+    VOTERS_VALUE,
+    GRANT,
+    LEASE,
+    ANNOUNCED_KEY,
+    ANNOUNCED,
     ENDPOINT,
     CIDR_KEY,
     FLOW_KEY_V4,

@@ -19,6 +19,7 @@ from egresslab.errors import DatapathError
 
 BPF_ANY = 0
 BPF_NOEXIST = 1
+BPF_F_LOCK = 4
 BATCH = 4_096
 """Elements a batch call carries."""
 ENOTSUPP = 524
@@ -49,6 +50,7 @@ class MapInfo:
     max_entries: int
     flags: int
     btf_id: int
+    id: int = 0
 
 
 class Libbpf:
@@ -201,7 +203,7 @@ def map_info(libbpf: Libbpf, fd: int) -> MapInfo:
     result = libbpf.library.bpf_obj_get_info_by_fd(fd, words, ctypes.byref(size))
     if result:
         raise libbpf.failure("cannot inspect a map", result)
-    return MapInfo(words[0], words[2], words[3], words[4], words[5], words[16])
+    return MapInfo(words[0], words[2], words[3], words[4], words[5], words[16], id=words[1])
 
 
 def get_pinned(libbpf: Libbpf, path: Path) -> int | None:

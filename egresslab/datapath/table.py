@@ -8,8 +8,11 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from egresslab.datapath.libbpf import BATCH, BPF_ANY, NO_BATCH, Libbpf
+from egresslab.datapath.libbpf import BATCH, BPF_ANY, NO_BATCH, Libbpf, get_pinned, map_info
+
+PER_CPU = frozenset({"counters", "record_budgets"})
 
 
 class Table:
@@ -26,9 +29,10 @@ class Table:
         self._libbpf = libbpf
         self._calls = libbpf.library
 
-    def get(self, key: bytes) -> bytes | None:
+    def get(self, key: bytes, flags: int = 0) -> bytes | None:
+        """The value; with BPF_F_LOCK as it was at one moment, where the value has a lock."""
         value = ctypes.create_string_buffer(self.value_size)
-        if self._calls.bpf_map_lookup_elem(self.fd, key, value):
+        if self._calls.bpf_map_lookup_elem_flags(self.fd, key, value, ctypes.c_uint64(flags)):
             if ctypes.get_errno() == errno.ENOENT:
                 return None
             raise self._failure("cannot read")
@@ -146,3 +150,15 @@ class Table:
             what = f"{what}: the map is full"
             fix = "open the datapath with a larger size for this map"
         return self._libbpf.failure(what, code, object=f"map {self.name}", fix=fix)
+
+
+def open_table(libbpf: Libbpf, pin_dir: Path, name: str) -> Table | None:
+    """One pinned map, without loading anything; None when it is not there. The caller closes its `fd`."""
+    fd = get_pinned(libbpf, pin_dir / name)
+    return None if fd is None else table_of(libbpf, name, fd)
+
+
+def table_of(libbpf: Libbpf, name: str, fd: int) -> Table:
+    """A map behind an open descriptor."""
+    info = map_info(libbpf, fd)
+    return Table(libbpf, name, fd, info.key_size, info.value_size, per_cpu=name in PER_CPU)

@@ -10,10 +10,14 @@ from __future__ import annotations
 import ctypes
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from egresslab.datapath.datapath import Datapath
+from egresslab.datapath.libbpf import Libbpf
 from egresslab.datapath.values import Program, Verdict
 from egresslab.errors import DatapathError
+
+if TYPE_CHECKING:
+    from egresslab.datapath.datapath import Datapath
 
 CONTEXT_SIZE = 192
 """sizeof(struct __sk_buff), linux/bpf.h."""
@@ -58,7 +62,15 @@ class Outcome:
 def test_run(
     datapath: Datapath, program: Program, frame: bytes, *, ifindex: int = 0, mark: int = 0, repeat: int = 1
 ) -> Outcome:
-    """Give `frame` (from the Ethernet header on) to `program` as if it had met it on link `ifindex`.
+    """Give `frame` (from the Ethernet header on) to `program` as if it had met it on link `ifindex`; see `run`."""
+    fd = datapath.program_fd(program)
+    return run(datapath.libbpf, fd, program, frame, ifindex=ifindex, mark=mark, repeat=repeat)
+
+
+def run(
+    libbpf: Libbpf, fd: int, program: Program, frame: bytes, *, ifindex: int = 0, mark: int = 0, repeat: int = 1
+) -> Outcome:
+    """Give `frame` to the program behind `fd`.
 
     With `repeat`, the same buffer runs again and again, as the program left it. Raises DatapathError when the kernel
     refuses the frame, as it does below the length of an Ethernet header.
@@ -82,9 +94,9 @@ def test_run(
         ctx_size_out=CONTEXT_SIZE,
         repeat=repeat,
     )
-    result = datapath.libbpf.library.bpf_prog_test_run_opts(datapath.program_fd(program), ctypes.byref(options))
+    result = libbpf.library.bpf_prog_test_run_opts(fd, ctypes.byref(options))
     if result:
-        raise datapath.libbpf.failure("the kernel refused the trial", result, object=program.name.lower())
+        raise libbpf.failure("the kernel refused the trial", result, object=program.name.lower())
     verdict = VERDICTS.get(options.retval)
     if verdict is None:
         raise DatapathError("a verdict that none of our programs gives", object=program.name, value=options.retval)

@@ -6,6 +6,7 @@ Nothing here talks to the kernel: how a value lies in memory is `layout.py`'s bu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -13,6 +14,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+SPILLS = 7
+"""Further sources that a slot may have in each family."""
+VOTERS = 7
+"""How many voters a node can count."""
 DROP_SLOT = 0
 """The slot that is never given to a gateway: what points at it is dropped with `Reason.NO_GATEWAY`."""
 
@@ -48,6 +53,9 @@ class Reason(IntEnum):
     TOO_BIG = 12
     TIME_EXCEEDED = 13
     FAIL_OPEN = 14
+    PROBED = 15
+    ANNOUNCED = 16
+    RESET = 17
     INVALID_SOURCE = 132
     INVALID_PACKET = 134
     UNKNOWN_PROTOCOL = 142
@@ -67,6 +75,7 @@ class Reason(IntEnum):
     NO_OVERLAY = 229
     REWRITE_FAILED = 230
     NOT_FOR_OVERLAY = 231
+    NOT_HOLDER = 232
 
     @property
     def dropped(self) -> bool:
@@ -114,7 +123,11 @@ class PolicyEntry:
 class GatewaySlot:
     """One gateway choice. Without `endpoint` its packets are dropped (`NO_GATEWAY`) or, with `open`, pass untranslated
     (failMode: Open). With `local`, this node is the gateway and translates. `ifindex` 0 lets the routing table choose
-    the outgoing interface."""
+    the outgoing interface.
+
+    With `lease`, the gateway is whoever holds that lease, and `endpoint` and `local` stay empty; sources and interface
+    are this node's own, for when it is the holder. `reset`: TCP that is not known here is answered with a reset.
+    `spill_v4`, `spill_v6`: further sources, taken in order when the ports of those before run out (at most SPILLS)."""
 
     endpoint: IPv4Address | None = None
     source_v4: IPv4Address | None = None
@@ -122,6 +135,71 @@ class GatewaySlot:
     ifindex: int = 0
     local: bool = False
     open: bool = False
+    lease: int = 0
+    reset: bool = False
+    spill_v4: tuple[IPv4Address, ...] = ()
+    spill_v6: tuple[IPv6Address, ...] = ()
+
+    @property
+    def sources(self) -> tuple[IPAddress, ...]:
+        """What packets may leave this node with, now or once it holds the lease."""
+        if not (self.local or self.lease):
+            return ()
+        return (
+            *([self.source_v4] if self.source_v4 is not None else []),
+            *([self.source_v6] if self.source_v6 is not None else []),
+            *self.spill_v4,
+            *self.spill_v6,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Where the slots of a lease lead: the tunnel endpoint of its holder, whether that is this node, and the epoch in
+    which it was granted. Without `endpoint` there is none at present."""
+
+    endpoint: IPv4Address | None
+    epoch: int
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One voter's grant of a lease to this node. `until_ns`: CLOCK_MONOTONIC of this node."""
+
+    epoch: int
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as this node counts it: held until `holds_until_ns` (CLOCK_MONOTONIC of this node; 0: never yet), by
+    grants of `epoch`. `grants`: the latest of each voter, also of voters that no longer count."""
+
+    epoch: int
+    holds_until_ns: int
+    grants: Mapping[IPv4Address, Grant]
+
+    def held(self, now_ns: int) -> bool:
+        """Whether the programs hold it to be held."""
+        return self.holds_until_ns > now_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Voters:
+    """Whose grants count, and how many make a lease. `heartbeat_ns`: when this node's voter last said that it lives."""
+
+    addresses: tuple[IPv4Address, ...]
+    quorum: int
+    heartbeat_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """An address that the programs answer for on an interface while `lease` is held, unless it is `silent`."""
+
+    lease: int
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ HELPERS = {
     69: "fib_lookup",
     85: "sk_lookup_udp",
     86: "sk_release",
+    93: "spin_lock",
+    94: "spin_unlock",
     99: "skc_lookup_tcp",
     118: "jiffies64",
     131: "ringbuf_reserve",

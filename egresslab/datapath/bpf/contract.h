@@ -40,6 +40,9 @@ enum reason {
 	TOO_BIG = 12,		/* answered with "fragmentation needed" or "packet too big" */
 	TIME_EXCEEDED = 13,	/* answered with "time exceeded" */
 	FAIL_OPEN = 14,		/* selected, but without a gateway its policy lets it pass */
+	PROBED = 15,		/* a voter's probe, answered */
+	ANNOUNCED = 16,		/* ARP request or neighbour solicitation, answered */
+	RESET = 17,		/* of a connection that is not known here, answered with a reset */
 	FIRST_DROP = 128,
 	INVALID_SOURCE = 132,
 	INVALID_PACKET = 134,
@@ -60,6 +63,7 @@ enum reason {
 	NO_OVERLAY = 229,	/* the overlay device is not configured */
 	REWRITE_FAILED = 230,	/* the kernel refused a change of the packet */
 	NOT_FOR_OVERLAY = 231,	/* came through the tunnel, but is neither steered traffic nor a reply */
+	NOT_HOLDER = 232,	/* fenced: this node's lease has ended */
 	REASONS = 256,
 };
 
@@ -81,6 +85,11 @@ enum flow_kind {
 #define POLICY_EXCLUDED 1U
 #define SLOT_LOCAL 1U
 #define SLOT_OPEN 2U
+#define SLOT_RESET 4U
+#define HOLDER_LOCAL 1U
+#define ANNOUNCED_SILENT 1U
+#define SPILLS 7
+#define VOTERS 7
 #define ENDPOINT_READY 1U
 #define CONFIG_PIN_FLOWS 1U
 
@@ -107,6 +116,47 @@ struct gateway_slot {
 	struct address source_v6;
 	__u32 ifindex;		/* 0: the routing table chooses */
 	__u32 flags;		/* SLOT_* */
+	__u32 lease;		/* 0: none; else `holders` says where the gateway is, and `leases` for how long */
+	__be32 spill_v4[SPILLS];	/* further sources for when ports run out, in order; 0: no more */
+	struct address spill_v6[SPILLS];
+};
+
+struct holder {
+	__u64 epoch;
+	__be32 endpoint;
+	__u32 flags;		/* HOLDER_* */
+};
+
+struct voters {
+	__u64 heartbeat;	/* bpf_ktime_get_ns(), when the voter of this node last said that it lives */
+	__be32 address[VOTERS];	/* 0: nobody in this place */
+	__u32 quorum;
+};
+
+struct grant {
+	__u64 epoch;
+	__u64 until;
+	__be32 voter;
+	__u32 pad;
+};
+
+/* The grant of the voter in place N of `voters` is in place N here; one that names another voter does not count. */
+struct lease {
+	struct bpf_spin_lock lock;
+	__u32 pad;
+	__u64 epoch;
+	__u64 holds_until;	/* bpf_ktime_get_ns() */
+	struct grant grants[VOTERS];
+};
+
+struct announced_key {
+	struct address address;
+	__u32 ifindex;
+};
+
+struct announced {
+	__u32 lease;
+	__u32 flags;		/* ANNOUNCED_* */
 };
 
 struct endpoint {
@@ -170,6 +220,8 @@ struct fragment {
 struct wire {
 	__u32 mtu;
 	struct address gateway_v6;	/* of the interface's own default route; zero: none */
+	__u8 mac[6];
+	__u16 pad;
 };
 
 struct config {

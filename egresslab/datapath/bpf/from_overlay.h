@@ -15,6 +15,7 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 	const struct endpoint *endpoint;
 	struct bpf_tunnel_key tunnel = {};
 	struct subject *subject = subject_begin();
+	struct gateway gateway;
 	struct packet *packet;
 	struct flow *flow = NULL;
 	int broken;
@@ -58,8 +59,9 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 		flow = flow_find(family, &subject->key);
 		if (flow && flow->kind == FLOW_TRANSLATED && flow_holds(config, flow, packet)) {
 			subject->slot = flow->slot;
-			slot = slot_with_gateway(subject->slot);
-			if (slot && (!(slot->flags & SLOT_LOCAL) || !slot_source(family, slot, &subject->to) ||
+			slot = slot_with_gateway(subject->slot, &gateway);
+			if (slot && (!gateway.local ||
+				     !slot_source_of_flow(family, slot, &flow->address, &subject->to) ||
 				     !address_equal(&subject->to, &flow->address)))
 				slot = NULL;
 		}
@@ -76,10 +78,10 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 		}
 		if (broken)
 			return drop(skb, config, packet, FROM_OVERLAY, broken, subject->slot);
-		slot = slot_with_gateway(subject->slot);
+		slot = slot_with_gateway(subject->slot, &gateway);
 		if (!slot)
 			return drop(skb, config, packet, FROM_OVERLAY, NO_GATEWAY, subject->slot);
-		if (!(slot->flags & SLOT_LOCAL))
+		if (!gateway.local)
 			return drop(skb, config, packet, FROM_OVERLAY, NOT_GATEWAY, subject->slot);
 	}
 	if (packet->part == FRAGMENT_FIRST)

@@ -25,7 +25,7 @@ static __always_inline int leave_alone(struct __sk_buff *skb, int family, struct
 
 /* Another node is the gateway: pin the flow to its slot, and into the tunnel. */
 static __always_inline int steer(struct __sk_buff *skb, int family, const struct config *config,
-				 struct subject *subject, struct flow *flow, const struct gateway_slot *slot)
+				 struct subject *subject, struct flow *flow, __be32 endpoint)
 {
 	struct packet *packet = &subject->packet;
 
@@ -43,7 +43,7 @@ static __always_inline int steer(struct __sk_buff *skb, int family, const struct
 	if (config->overlay_mtu && clamp_mss(skb, family, packet, config->overlay_mtu))
 		return drop(skb, config, packet, FROM_POD, REWRITE_FAILED, subject->slot);
 	count(skb, FROM_POD, STEERED);
-	return send_to_node(skb, config, slot->endpoint);
+	return send_to_node(skb, config, endpoint);
 }
 
 static __always_inline int from_pod_family(struct __sk_buff *skb, int family)
@@ -53,6 +53,7 @@ static __always_inline int from_pod_family(struct __sk_buff *skb, int family)
 	const struct policy_value *policy;
 	const struct endpoint *endpoint;
 	struct subject *subject = subject_begin();
+	struct gateway gateway;
 	struct packet *packet;
 	struct flow *flow = NULL;
 	int broken;
@@ -83,7 +84,7 @@ static __always_inline int from_pod_family(struct __sk_buff *skb, int family)
 				return pass(skb, FROM_POD, INBOUND);
 			}
 			subject->slot = flow->slot;
-			slot = slot_with_gateway(subject->slot);
+			slot = slot_with_gateway(subject->slot, &gateway);
 		}
 	}
 	if (!slot) {
@@ -92,8 +93,8 @@ static __always_inline int from_pod_family(struct __sk_buff *skb, int family)
 			return leave_alone(skb, family, subject, flow, broken, NO_ENTRY);
 		if (policy->flags & POLICY_EXCLUDED)
 			return leave_alone(skb, family, subject, flow, broken, EXCLUDED);
-
-		if (slot_fails_open(policy->slot))
+		slot = slot_with_gateway(policy->slot, &gateway);
+		if (!slot && gateway.open)
 			return leave_alone(skb, family, subject, flow, broken, FAIL_OPEN);
 
 		/* A policy selects it: from here on it leaves through a gateway or not at all. */
@@ -104,17 +105,16 @@ static __always_inline int from_pod_family(struct __sk_buff *skb, int family)
 			return drop(skb, config, packet, FROM_POD, NO_FLOW, subject->slot);
 		if (packet->transport == TRANSPORT_ECHO_REPLY)
 			return drop(skb, config, packet, FROM_POD, UNSUPPORTED_ICMP, subject->slot);
-		slot = slot_with_gateway(subject->slot);
 		if (!slot)
 			return drop(skb, config, packet, FROM_POD, NO_GATEWAY, subject->slot);
 	}
 	if (packet->part == FRAGMENT_FIRST)
 		fragment_remember(packet);
-	if (slot->flags & SLOT_LOCAL)
+	if (gateway.local)
 		return gateway_out(skb, family, config, subject, FROM_POD, flow, slot);
 	if (!config->overlay_ifindex)
 		return drop(skb, config, packet, FROM_POD, NO_OVERLAY, subject->slot);
-	return steer(skb, family, config, subject, flow, slot);
+	return steer(skb, family, config, subject, flow, gateway.endpoint);
 }
 
 SEC("tc")

@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#include "announce.h"
 #include "gateway.h"
+#include "probe.h"
 
 /* The key of the reply half; false for what cannot belong to one. */
 static __always_inline bool identify_reply(struct __sk_buff *skb, int family, struct subject *subject)
@@ -48,6 +50,19 @@ static __always_inline int answer_sender(struct __sk_buff *skb, int family, cons
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+/* What no flow of ours can be: a solicitation for an address that this node announces, or the node's own business. */
+static __always_inline int not_a_reply(struct __sk_buff *skb, int family, struct subject *subject)
+{
+	int answered;
+
+	if (family == AF_INET || !subject || subject->packet.transport != TRANSPORT_ICMP_OTHER)
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	answered = answer_solicitation(skb);
+	if (answered < 0)
+		return DROP;
+	return answered ? send_back(skb, FROM_WIRE, ANNOUNCED) : pass(skb, FROM_WIRE, NOT_OURS);
+}
+
 static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 {
 	const struct config *config = config_get();
@@ -57,8 +72,14 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	struct flow *flow;
 
 	if (!config || !subject || !identify_reply(skb, family, subject))
-		return pass(skb, FROM_WIRE, NOT_OURS);
+		return not_a_reply(skb, family, subject);
 	packet = &subject->packet;
+	if (family == AF_INET && may_be_probe(config, packet)) {
+		int answered = answer_probe(skb);
+
+		if (answered)
+			return answered < 0 ? DROP : send_back(skb, FROM_WIRE, PROBED);
+	}
 	flow = flow_find(family, &subject->key);
 	if (!flow || (flow->kind != FLOW_REPLY && flow->kind != FLOW_NODE))
 		return pass(skb, FROM_WIRE, NOT_OURS);
@@ -109,6 +130,8 @@ int from_wire(struct __sk_buff *skb)
 		return from_wire_family(skb, AF_INET);
 	case bpf_htons(ETH_P_IPV6):
 		return from_wire_family(skb, AF_INET6);
+	case bpf_htons(ETH_P_ARP):
+		return answer_arp(skb) ? send_back(skb, FROM_WIRE, ANNOUNCED) : PASS;
 	default:
 		return PASS;
 	}

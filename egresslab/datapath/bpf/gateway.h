@@ -54,9 +54,20 @@ static __always_inline int answer_pod(struct __sk_buff *skb, int family, const s
 	return subject->node ? send_to_node(skb, config, subject->node) : bpf_redirect(skb->ifindex, 0);
 }
 
+/* A reset back to the pod, whose connection nobody here knows. */
+static __always_inline int reset_pod(struct __sk_buff *skb, int family, const struct config *config,
+				     struct subject *subject, __u32 program)
+{
+	count(skb, program, RESET);
+	if (!turn_into_reset(skb, family))
+		return DROP;
+	return subject->node ? send_to_node(skb, config, subject->node) : bpf_redirect(skb->ifindex, 0);
+}
+
 /* The translation of a flow: the one that it has, if that still holds, or a new one. */
 static __always_inline int translation_of(struct __sk_buff *skb, int family, const struct config *config,
-					  struct subject *subject, __u32 program, struct flow *flow)
+					  struct subject *subject, __u32 program, struct flow *flow,
+					  const struct gateway_slot *slot)
 {
 	struct packet *packet = &subject->packet;
 
@@ -82,8 +93,11 @@ static __always_inline int translation_of(struct __sk_buff *skb, int family, con
 		return NO_FLOW;
 	if (packet->transport == TRANSPORT_ECHO_REPLY)
 		return UNSUPPORTED_ICMP;
-	if (!open_translation(skb, family, FLOW_TRANSLATED))
-		return NO_FREE_PORT;
+	if ((slot->flags & SLOT_RESET) && packet->protocol == IPPROTO_TCP && !opens_connection(packet))
+		return packet->tcp_flags & TCP_RST ? NO_FLOW : RESET;
+	for (__u32 order = 0; !open_translation(skb, family, FLOW_TRANSLATED); order++)
+		if (order == SPILLS || !slot_spill(family, slot, order, &subject->to))
+			return NO_FREE_PORT;
 	record_flow(skb, config, program, OPENED, &subject->key, &subject->half);
 	return NONE;
 }
@@ -97,7 +111,11 @@ static __always_inline int gateway_out(struct __sk_buff *skb, int family, const 
 	struct route route = {};
 	int reason;
 
-	if (!slot_source(family, slot, &subject->to))
+	if (slot->lease && !lease_is_held(slot->lease))
+		return drop(skb, config, packet, program, NOT_HOLDER, subject->slot);
+	if (!(flow && flow->kind == FLOW_TRANSLATED && !(packet->tcp_flags && opens_connection(packet))
+		      ? slot_source_of_flow(family, slot, &flow->address, &subject->to)
+		      : slot_source(family, slot, &subject->to)))
 		return drop(skb, config, packet, program, NO_EGRESS_IP, subject->slot);
 	if (packet->hop_limit <= 1)
 		return answer_pod(skb, family, config, subject, program, TIME_EXCEEDED, 0);
@@ -105,7 +123,9 @@ static __always_inline int gateway_out(struct __sk_buff *skb, int family, const 
 	if (reason == TOO_BIG)
 		return answer_pod(skb, family, config, subject, program, TOO_BIG, route.mtu);
 	if (!reason)
-		reason = translation_of(skb, family, config, subject, program, flow);
+		reason = translation_of(skb, family, config, subject, program, flow, slot);
+	if (reason == RESET)
+		return reset_pod(skb, family, config, subject, program);
 	if (reason)
 		return drop(skb, config, packet, program, reason, subject->slot);
 	if (!translate(skb, family, subject, true, 1))

@@ -45,20 +45,46 @@ static __always_inline const struct policy_value *policy_of(int family, const st
 	}
 }
 
-/* NULL also for a slot that exists but has no gateway at present. */
-static __always_inline const struct gateway_slot *slot_with_gateway(__u32 number)
+/* Where a slot leads at present: its own words, or those of its lease's holder. */
+struct gateway {
+	__be32 endpoint;	/* 0: nowhere */
+	bool local;		/* to this node */
+	bool open;		/* and without a gateway its policies prefer a wrong source address to no connection */
+};
+
+/* The slot, when it leads somewhere; else NULL, and `gateway->open` says what that means. */
+static __always_inline const struct gateway_slot *slot_with_gateway(__u32 number, struct gateway *gateway)
 {
 	const struct gateway_slot *slot = bpf_map_lookup_elem(&gateway_slots, &number);
+	const struct holder *holder;
 
-	return slot && slot->endpoint ? slot : NULL;
+	gateway->endpoint = 0;
+	gateway->local = false;
+	gateway->open = false;
+	if (!slot)
+		return NULL;
+	gateway->open = slot->flags & SLOT_OPEN;
+	if (!slot->lease) {
+		gateway->endpoint = slot->endpoint;
+		gateway->local = slot->flags & SLOT_LOCAL;
+	} else {
+		__u32 lease = slot->lease;
+
+		holder = bpf_map_lookup_elem(&holders, &lease);
+		if (!holder)
+			return NULL;
+		gateway->endpoint = holder->endpoint;
+		gateway->local = holder->flags & HOLDER_LOCAL;
+	}
+	return gateway->endpoint ? slot : NULL;
 }
 
-/* Whether the policy prefers a wrong source address to no connection while it has no gateway (failMode: Open). */
-static __always_inline bool slot_fails_open(__u32 number)
+/* Against the clock: a lease ends by itself, whoever is alive to notice. */
+static __always_inline bool lease_is_held(__u32 number)
 {
-	const struct gateway_slot *slot = bpf_map_lookup_elem(&gateway_slots, &number);
+	const struct lease *lease = bpf_map_lookup_elem(&leases, &number);
 
-	return slot && !slot->endpoint && (slot->flags & SLOT_OPEN);
+	return lease && *(const volatile __u64 *)&lease->holds_until > bpf_ktime_get_ns();
 }
 
 /* The egress address of a slot in one family; false when it has none. */
@@ -70,4 +96,39 @@ static __always_inline bool slot_source(int family, const struct gateway_slot *s
 	}
 	*source = slot->source_v6;
 	return !address_is_zero(source);
+}
+
+/* One of a slot's further sources; false when it has no such one. */
+static __always_inline bool slot_spill(int family, const struct gateway_slot *slot, __u32 order,
+				       struct address *source)
+{
+	if (order >= SPILLS)
+		return false;
+	if (family == AF_INET) {
+		address_from_v4(source, slot->spill_v4[order]);
+		return slot->spill_v4[order];
+	}
+	*source = slot->spill_v6[order];
+	return !address_is_zero(source);
+}
+
+/* The address with which a flow of the slot goes on: the flow's own, while the slot still has it, else the first. */
+static __always_inline bool slot_source_of_flow(int family, const struct gateway_slot *slot, const struct address *own,
+						struct address *source)
+{
+	if (!slot_source(family, slot, source))
+		return false;
+	if (address_equal(source, own))
+		return true;
+	for (__u32 order = 0; order < SPILLS; order++) {
+		struct address spill;
+
+		if (!slot_spill(family, slot, order, &spill))
+			break;
+		if (address_equal(&spill, own)) {
+			*source = spill;
+			break;
+		}
+	}
+	return true;
 }

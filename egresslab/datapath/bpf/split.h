@@ -7,6 +7,7 @@
 #pragma once
 
 #include "answer.h"
+#include "reset.h"
 #include "flowtable.h"
 
 static __always_inline int split_claim(struct __sk_buff *skb, int family, __u32 kind)
@@ -46,6 +47,13 @@ static __always_inline int split_error(struct __sk_buff *skb, int family, __u32 
 	return !rewrite_error(skb, family, subject, false, hop);
 }
 
+static __always_inline int split_reset(struct __sk_buff *skb, int family)
+{
+	struct subject *subject = subject_current();
+
+	return subject && make_reset(skb, family, subject);
+}
+
 __noinline int claim_v4(struct __sk_buff *skb, __u32 kind)
 {
 	return split_claim(skb, AF_INET, kind);
@@ -74,6 +82,16 @@ __noinline int answer_v4(struct __sk_buff *skb)
 __noinline int answer_v6(struct __sk_buff *skb)
 {
 	return split_answer(skb, AF_INET6);
+}
+
+__noinline int reset_v4(struct __sk_buff *skb)
+{
+	return split_reset(skb, AF_INET);
+}
+
+__noinline int reset_v6(struct __sk_buff *skb)
+{
+	return split_reset(skb, AF_INET6);
 }
 
 __noinline int error_v4(struct __sk_buff *skb, __u32 outer_source, __u32 hop)
@@ -105,6 +123,12 @@ static __always_inline void note_close(struct __sk_buff *skb, int family, __u32 
 static __always_inline bool turn_into_answer(struct __sk_buff *skb, int family)
 {
 	return family == AF_INET ? answer_v4(skb) : answer_v6(skb);
+}
+
+/* The packet becomes a TCP reset to its sender. */
+static __always_inline bool turn_into_reset(struct __sk_buff *skb, int family)
+{
+	return family == AF_INET ? reset_v4(skb) : reset_v6(skb);
 }
 
 /* The side of the packet that is translated becomes `subject->to`, `subject->to_port`. */

@@ -17,6 +17,7 @@ static __always_inline int guard(struct __sk_buff *skb, int family, const struct
 {
 	struct packet *packet = &subject->packet;
 	const struct policy_value *policy;
+	struct gateway gateway;
 	struct flow *flow;
 
 	if (never_leaves_link(family, &packet->destination) || in_cluster(&packet->destination))
@@ -28,7 +29,7 @@ static __always_inline int guard(struct __sk_buff *skb, int family, const struct
 		return pass(skb, TO_WIRE, NO_ENTRY);
 	if (policy->flags & POLICY_EXCLUDED)
 		return pass(skb, TO_WIRE, EXCLUDED);
-	if (slot_fails_open(policy->slot))
+	if (!slot_with_gateway(policy->slot, &gateway) && gateway.open)
 		return pass(skb, TO_WIRE, FAIL_OPEN);
 	if (!identify(skb, family, subject)) {
 		flow = flow_find(family, &subject->key);
