@@ -16,17 +16,22 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
+from egresslab.agent.exposition import serve_metrics
+from egresslab.agent.failovers import FailoverCounts
 from egresslab.agent.flowserver import serve_flows
 from egresslab.agent.flowstream import FlowStream, PodName
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
 from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
 from egresslab.agent.links import PodLinks, Wires
+from egresslab.agent.metrics import PORT as METRICS_PORT
+from egresslab.agent.metrics import AgentMetrics
 from egresslab.agent.peers import Peers, serve_peers
 from egresslab.agent.programmer import ENTRIES, SLOTS, Programmer
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.resources import NODES, PODS, Object
 from egresslab.datapath.attachments import Attachments
+from egresslab.datapath.census import Census
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import IPAddress, NodeConfig
 from egresslab.errors import ClusterError, DatapathError
@@ -94,6 +99,10 @@ class Agent:
         self._names: dict[IPAddress, PodName] = {}
         """Whose an address is or was last: a flow's end is told when its pod may be gone."""
         self._flows = FlowStream(datapath.flows, self._names.get, self._programmer.gateway_of)
+        self._failovers = FailoverCounts(config.run_dir / "voter.json")
+        self._metrics = AgentMetrics(
+            api, datapath, self._flows, Census(config.pin_dir), self._failovers, lambda: self._programmer.incomplete
+        )
 
     async def run(self) -> None:
         """Bring the node's datapath to what the cluster asks for and keep it there."""
@@ -104,6 +113,7 @@ class Agent:
             await self._view.wait_synced()
             await self._program()
             group.create_task(self._flows.run())
+            group.create_task(self._failovers.run())
             group.create_task(self._links.run())
             group.create_task(self._follow_interfaces())
             group.create_task(self._publish_interfaces())
@@ -112,6 +122,7 @@ class Agent:
                 self._peers,
                 serve_peers(self._own_address(), self._links.wait_learnt),
                 serve_flows(self._config.flows_socket, self._config.node, self._flows),
+                serve_metrics(str(self._own_address()), METRICS_PORT, self._metrics.read),
                 serve_gate(self._config.socket, self._admit, self._dismiss),
             ):
                 install_plugin(self._config.plugin_dir, self._config.socket)

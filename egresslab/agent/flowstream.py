@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from egresslab.datapath.values import FlowEvent, IPAddress
+from egresslab.datapath.values import Event, FlowEvent, IPAddress
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,13 @@ class FlowStream:
         self._kept: deque[SeenFlow] = deque(maxlen=kept)
         self._subscriptions: dict[Subscription, None] = {}
         self._lost = source.lost
+        self.told: Counter[Event] = Counter()
+        """How many events were read."""
+
+    @property
+    def lost(self) -> int:
+        """Events that the kernel could not keep for its reader, since its map was made."""
+        return self._source.lost
 
     def last(self, count: int) -> list[SeenFlow]:
         """The last `count` events, oldest first."""
@@ -149,6 +156,7 @@ class FlowStream:
             nonlocal missing
             seen = SeenFlow(event, self._pod_of(event.pod), self._gateway_of(event.slot), missing)
             missing = 0
+            self.told[event.event] += 1
             self._kept.append(seen)
             for subscription in self._subscriptions:
                 subscription.put(seen)

@@ -7,6 +7,7 @@ our controllers handle kinds that it has no model for and copy fields they do no
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -53,6 +54,8 @@ class Api:
 
     def __init__(self, client: kube.ApiClient) -> None:
         self._client = client
+        self.errors: Counter[str] = Counter()
+        """Error answers so far by reason (`NotFound`, `Conflict`, …), and `Unreachable`."""
 
     @property
     def client(self) -> kube.ApiClient:
@@ -169,12 +172,12 @@ class Api:
         response = await self._send("GET", path, None, query, PatchType.MERGE, timeout)
         try:
             if response.status >= 400:
-                raise _error(response.status, await response.read(), path)
+                raise self._refused(response.status, await response.read(), path)
             async for line in response.content:
                 if line.strip():
                     yield orjson.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"the watch broke off: {error!r}", object=path) from error
+            raise self._silent(f"the watch broke off: {error!r}", path) from error
         finally:
             response.close()
 
@@ -192,11 +195,11 @@ class Api:
         try:
             data = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"the answer broke off: {error!r}", object=f"{method} {path}") from error
+            raise self._silent(f"the answer broke off: {error!r}", f"{method} {path}") from error
         finally:
             response.release()
         if response.status >= 400:
-            raise _error(response.status, data, path)
+            raise self._refused(response.status, data, path)
         return cast(Object, orjson.loads(data)) if data else {}
 
     async def _send(
@@ -220,8 +223,17 @@ class Api:
         try:
             answer = await self._client.call_api(*request, _request_timeout=timeout)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"the API server did not answer: {error!r}", object=f"{method} {path}") from error
+            raise self._silent(f"the API server did not answer: {error!r}", f"{method} {path}") from error
         return cast(aiohttp.ClientResponse, answer.response)
+
+    def _refused(self, status: int, data: bytes, path: str) -> ApiError:
+        error = _error(status, data, path)
+        self.errors[error.reason] += 1
+        return error
+
+    def _silent(self, message: str, what: str) -> Unreachable:
+        self.errors["Unreachable"] += 1
+        return Unreachable(message, object=what)
 
 
 def _error(status: int, data: bytes, path: str) -> ApiError:
