@@ -13,7 +13,7 @@ from egresslab.agent.flowstream import FlowStream
 from egresslab.api.connection import Api
 from egresslab.datapath.census import Census
 from egresslab.datapath.datapath import Datapath
-from egresslab.datapath.values import Event, FlowKind, IPAddress, NodeConfig, Protocol, Reason
+from egresslab.datapath.values import Event, FlowKind, GatewaySlot, IPAddress, NodeConfig, Protocol, Reason
 from egresslab.voter.files import Report
 
 PORT = 9880
@@ -71,7 +71,7 @@ SLOTS = Declaration(
     "egresslab_gateway_slots",
     Kind.GAUGE,
     ("gateway",),
-    "Gateway slots by where their gateway is: here, elsewhere, none.",
+    "Gateway slots by where their gateway is: here, elsewhere, none, or with a lease.",
 )
 VOTER_UP = Declaration("egresslab_voter_up", Kind.GAUGE, (), "Whether this node's voter reports.")
 VOTER_QUORUM = Declaration("egresslab_voter_quorum", Kind.GAUGE, (), "Whether it hears a majority of the voters.")
@@ -206,10 +206,16 @@ class AgentMetrics:
         }
 
     def _slots(self) -> dict[tuple[str, ...], float]:
-        found = dict.fromkeys(("here", "elsewhere", "none"), 0)
+        found = dict.fromkeys(("here", "elsewhere", "leased", "none"), 0)
         for _, slot in self._datapath.slots.items():
-            found["here" if slot.local else "none" if slot.endpoint is None else "elsewhere"] += 1
+            found[_where(slot)] += 1
         return {(where,): number for where, number in found.items()}
+
+
+def _where(slot: GatewaySlot) -> str:
+    if slot.lease:
+        return "leased"
+    return "here" if slot.local else "none" if slot.endpoint is None else "elsewhere"
 
 
 def _of_report(report: Report | None) -> Samples:
