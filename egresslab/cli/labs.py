@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from egresslab.cli import learning
 from egresslab.errors import EgresslabError
 
 app = typer.Typer(help="List, run and check the chapters.", no_args_is_help=True)
@@ -56,6 +57,10 @@ def lint_(wanted: Wanted = None, directory: Directory = None) -> None:
         print(problem, file=sys.stderr)
     print(f"{len(found)} chapters, {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
+
+
+for _name, _command in (("progress", learning.progress), ("goto", learning.goto), ("reset", learning.reset)):
+    app.command(_name)(_command)
 
 
 @app.command("run")

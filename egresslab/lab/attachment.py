@@ -20,6 +20,7 @@ from egresslab.lab import nodes
 from egresslab.lab.client import Client
 
 KUBECONFIG_TIMEOUT_S = 30.0
+DOWN_TIMEOUT_S = 60.0
 DOCTOR = "egresslab doctor"
 UP_ALREADY = "is up already"
 OUTSIDE_CLUSTER = "kubeconfig"
@@ -53,6 +54,11 @@ def attach(environment: str, lab: str, *, timeout_s: float, say: Say, topology: 
         say(line)
     path = Path(_run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip())
     return Attachment(environment, lab, path, created=UP_ALREADY not in output)
+
+
+def down(environment: str, lab: str) -> None:
+    """Take a lab down; raises `EnvironmentFailure` when that fails."""
+    _run(command("down", environment, lab), timeout_s=DOWN_TIMEOUT_S)
 
 
 def _running(environment: str, lab: str) -> Path | None:

@@ -21,7 +21,18 @@ import yaml
 
 from egresslab.api.resources import NAMESPACES, NODES, PODS, Object, Resource
 from egresslab.errors import EgresslabError, LabError
-from egresslab.lab import attachment, entries, manifests, nodes, ownership, probes, terminal, waits
+from egresslab.lab import (
+    attachment,
+    entries,
+    locations,
+    manifests,
+    nodes,
+    ownership,
+    probes,
+    standing,
+    terminal,
+    waits,
+)
 from egresslab.lab.capture import Capture
 from egresslab.lab.checks.grader import Grader, Mode
 from egresslab.lab.checks.model import Verdict
@@ -297,6 +308,10 @@ class Lab:
     def unsolved(self, exercise: str) -> AbstractContextManager[None]:
         """For the runner: inside, the exercise's check must not pass, or `LabError` is raised."""
         return self._grader.unsolved(exercise)
+
+    def progress(self) -> Table:
+        """How far this learner is, chapter by chapter."""
+        return standing.table(standing.standings(Progress.default(), standing.all_contents(locations.home())))
 
     def report(self) -> Table:
         """Every check of this run with its outcome."""

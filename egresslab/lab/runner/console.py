@@ -26,7 +26,13 @@ WIDE = 160
 
 
 def run(plan: Suite) -> int:
-    """Run a suite, write its reports and print its results; returns the exit code.
+    """Run a suite, write its reports and print its results; returns the exit code of `perform`."""
+    code, _ = perform(plan)
+    return code
+
+
+def perform(plan: Suite) -> tuple[int, list[ChapterRun]]:
+    """Run a suite, write its reports and print its results; returns the exit code and the results.
 
     0: every chapter that ran has passed; 1: one has not; 2: none ran; 130: interrupted, with everything taken down.
     """
@@ -52,7 +58,7 @@ def run(plan: Suite) -> int:
     ran = sum(run.result is not Result.SKIPPED for run in runs)
     if ran < plan.at_least:
         print(f"Only {ran} chapters ran; at least {plan.at_least} must.")
-    return code or suite.exit_code(runs, plan.at_least)
+    return code or suite.exit_code(runs, plan.at_least), runs
 
 
 async def _until_signalled(plan: Suite, watch: Watch, runs: list[ChapterRun]) -> None:
