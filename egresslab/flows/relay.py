@@ -164,6 +164,7 @@ class Following:
                     wanted = self._wanted
                     if recent.last_ns:
                         wanted = replace(wanted, since_ns=max(recent.last_ns - SAME_NS, wanted.since_ns or 0))
+                    recent.resume()
                     asked = command(wanted, last=None if recent.last_ns else self._last, follow=True)
                     async for line in output_lines(self._api, NAMESPACE, pod, CONTAINER, asked):
                         if broken:
@@ -199,11 +200,21 @@ class Recent:
     def __init__(self) -> None:
         self.last_ns = 0
         self._kept: deque[Told] = deque(maxlen=256)
+        self._known: list[Told] = []
+
+    def resume(self) -> None:
+        """The connection is new: what was told last may come again, each once."""
+        self._known = list(self._kept)
 
     def fresh(self, told: Told) -> bool:
         """Whether this was not told before; it is from now on."""
-        if told.time_ns <= self.last_ns and any(_same(told, known) for known in self._kept):
-            return False
+        if self._known:
+            again = next((known for known in self._known if _same(told, known)), None)
+            if again is not None:
+                self._known.remove(again)
+                return False
+            if told.time_ns > self.last_ns + SAME_NS:
+                self._known = []
         self._kept.append(told)
         self.last_ns = max(self.last_ns, told.time_ns)
         return True
