@@ -1,6 +1,7 @@
-"""A packet capture outside, where the cluster's packets arrive: the last word on which addresses leave it.
+"""A packet capture: outside, where the cluster's packets arrive, or in a pod that sits on a node's network.
 
-tcpdump runs in a pod of the outside for as long as a `with` block lasts; its packets are counted by source address.
+tcpdump runs in a pod for as long as a `with` block lasts; its packets are counted by source address. What is seen
+outside is the last word on which addresses leave the cluster.
 """
 
 from __future__ import annotations
@@ -36,19 +37,26 @@ wait $pid
 
 
 class Capture:
-    """One capture; `sources` tells, after the block, how many packets came from which address."""
+    """One capture; after the block, `sources` tells how many packets came from which address, and `lines` is what
+    tcpdump printed."""
 
-    def __init__(self, client: Client, expression: str, interface: str) -> None:
+    def __init__(
+        self, client: Client, expression: str, interface: str, place: tuple[str, str] = (NAMESPACE, POD)
+    ) -> None:
+        """`place` is the pod, namespace and name, in which tcpdump runs."""
         self._client = client
         self._expression = expression
         self._interface = interface
+        self._place = place
         self._running: Running | None = None
         self._sources: Mapping[IPAddress, int] | None = None
+        self._lines: tuple[str, ...] = ()
 
     @property
     def typed(self) -> str:
         """The capture as a person would type it."""
-        return f"kubectl -n {NAMESPACE} exec {POD} -- tcpdump -n -i {self._interface} '{self._expression}'"
+        namespace, pod = self._place
+        return f"kubectl -n {namespace} exec {pod} -- tcpdump -n -i {self._interface} '{self._expression}'"
 
     @property
     def _where(self) -> str:
@@ -61,9 +69,19 @@ class Capture:
             raise LabError("the capture is not over yet", fix="look at it after the `with` block")
         return self._sources
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each packet, without the time, in order; with interface `any` it begins with interface and
+        direction. `LabError` while the capture runs."""
+        return self._lines if self.sources is not None else ()
+
+    def show(self) -> None:
+        """Print the command and the lines, as a terminal would."""
+        print(f"$ {self.typed}", *self.lines, sep="\n")
+
     def __enter__(self) -> Self:
         command = ["sh", "-c", SCRIPT, self._interface, self._expression]
-        self._running = self._client.start(NAMESPACE, POD, command)
+        self._running = self._client.start(*self._place, command)
         self._running.wait_for_text("listening on", START_TIMEOUT_S)
         return self
 
@@ -72,11 +90,14 @@ class Capture:
     ) -> None:
         assert self._running is not None
         self._running.write("stop\n")
-        self._sources = count(self._running.result(STOP_TIMEOUT_S).stdout)
+        text = self._running.result(STOP_TIMEOUT_S).stdout
+        self._lines = tuple(line for line in text.splitlines() if line.strip())
+        self._sources = count(text)
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         rows = tuple((str(address), str(packets)) for address, packets in self.sources.items())
-        return Table(f"Seen outside on {self._where}", ("source", "packets"), rows)._repr_mimebundle_(**options)
+        where = "outside" if self._place == (NAMESPACE, POD) else f"in {'/'.join(self._place)}"
+        return Table(f"Seen {where} on {self._where}", ("source", "packets"), rows)._repr_mimebundle_(**options)
 
     def __str__(self) -> str:
         return ", ".join(f"{address}: {packets}" for address, packets in self.sources.items()) or "no packets"

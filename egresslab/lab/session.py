@@ -270,13 +270,16 @@ class Lab:
         names = [node] if node else [known.name for known in self.nodes]
         return entries.Entries(entry for name in names for entry in entries.listing(self._client, name))
 
-    def capture(self, expression: str = "tcp", interface: str = "any") -> Capture:
+    def capture(self, expression: str = "tcp", interface: str = "any", *, pod: str | None = None) -> Capture:
         """A packet capture outside, as a context manager; afterwards its `sources` are the addresses seen.
 
         `expression` is tcpdump's (pcap-filter(7)), `interface` one of the outside's: eth0 faces the cluster network,
-        eth1 the public one.
+        eth1 the public one. With `pod` it is made there instead: a pod that has tcpdump and may use it, such as one of
+        the image nicolaka/netshoot with hostNetwork.
         """
-        return Capture(self._client, expression, interface)
+        if pod is None:
+            return Capture(self._client, expression, interface)
+        return Capture(self._client, expression, interface, self._place(pod))
 
     def wait_for(self, what: str, predicate: Callable[[], T | waits.Pending], *, timeout_s: float | None = None) -> T:
         """Ask until the answer is true and return it; `LabError` with the last thing seen after the deadline."""
