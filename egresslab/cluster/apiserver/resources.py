@@ -23,7 +23,7 @@ from egresslab.cluster.apiserver.documents import PATCHES, Shape, answer, read, 
 from egresslab.cluster.apiserver.kubelets import Kubelets
 from egresslab.cluster.apiserver.reading import Reader
 from egresslab.cluster.apiserver.registry import Registry
-from egresslab.cluster.apiserver.requests import Place, WriteOptions, place, verb, write_options
+from egresslab.cluster.apiserver.requests import Place, WriteOptions, named, place, verb, write_options
 from egresslab.cluster.apiserver.reviews import Reviewer
 from egresslab.cluster.apiserver.store import Entry
 from egresslab.cluster.apiserver.subresources import Subresources
@@ -57,7 +57,7 @@ class Resources:
         action = verb(method, where, query)
         resource = f"{where.plural}/{where.subresource}" if where.subresource else where.plural
         namespace = where.name if where.plural == "namespaces" and not where.group else where.namespace
-        attempt = Attempt(action, where.group, resource, namespace, where.name)
+        attempt = Attempt(action, where.group, resource, namespace, named(where, query))
         if not self._authorizer.allows(user, attempt):
             raise status.forbidden(where.group, resource, where.name, explain(user, attempt))
         kind = self._registry.find(where.group, where.version, where.plural)
