@@ -88,6 +88,13 @@ class WriteOptions:
     warnings: list[str] = field(default_factory=list)
 
 
+def named(where: Place, query: Mapping[str, str]) -> str:
+    """The name that a request is about, for rules with resourceNames: also that of a list or watch whose field selector
+    asks for one name (k8s.io/apiserver, RequestInfo)."""
+    terms = (term.replace("==", "=").partition("=") for term in query.get("fieldSelector", "").split(","))
+    return where.name or next((value for path, _, value in terms if path == "metadata.name"), "")
+
+
 def write_options(user: User, query: Mapping[str, str], agent: str) -> WriteOptions:
     """From the query, with the first word of the User-Agent as the manager of last resort."""
     validation = query.get("fieldValidation") or "Warn"
