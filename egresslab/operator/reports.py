@@ -6,20 +6,16 @@ Cilium's policy kind has no status, so Events are the one place that works in ev
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from egresslab.api.connection import Api, ApiError, Unreachable
-from egresslab.api.resources import EVENTS, Object
+from egresslab.api.resources import Object
+from egresslab.operator.events import Kind, write_event
 from egresslab.policy.entries import Problem
 
 logger = logging.getLogger(__name__)
 
-COMPONENT = "egresslab-operator"
-EVENTS_NAMESPACE = "default"
-"""Where Kubernetes keeps the Events of cluster-scoped objects."""
 RETRY_S = 1.0
 
 
@@ -50,46 +46,12 @@ class ProblemReports:
         wanted = self._find()
         for problem, obj in wanted.items():
             if problem not in self._said:
-                await self._write(obj, "Warning", problem.reason, problem.message)
+                await write_event(self._api, obj, Kind.WARNING, problem.reason, problem.message)
                 self._said[problem] = obj
         still_wrong = {problem.subject for problem in wanted}
         for problem, obj in list(self._said.items()):
             if problem not in wanted:
                 if problem.subject not in still_wrong:
-                    await self._write(obj, "Normal", "Resolved", f"no longer: {problem.reason}: {problem.message}")
+                    message = f"no longer: {problem.reason}: {problem.message}"
+                    await write_event(self._api, obj, Kind.NORMAL, "Resolved", message)
                 del self._said[problem]
-
-    async def _write(self, obj: Object, kind: str, reason: str, message: str) -> None:
-        """Create the Event, or count it up when the same was said by an operator before this one."""
-        metadata = obj["metadata"]
-        digest = hashlib.sha256(f"{metadata['uid']}{reason}{message}".encode()).hexdigest()[:16]
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        event: Object = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{metadata['name']}.{digest}", "namespace": EVENTS_NAMESPACE},
-            "involvedObject": {
-                "apiVersion": obj["apiVersion"],
-                "kind": obj["kind"],
-                "name": metadata["name"],
-                "uid": metadata["uid"],
-                "resourceVersion": metadata["resourceVersion"],
-            },
-            "type": kind,
-            "reason": str(reason),
-            "message": message,
-            "source": {"component": COMPONENT},
-            "reportingComponent": COMPONENT,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            await self._api.create(EVENTS, event, EVENTS_NAMESPACE)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            name = event["metadata"]["name"]
-            known = await self._api.get(EVENTS, name, EVENTS_NAMESPACE)
-            counted = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": now}
-            await self._api.patch(EVENTS, name, counted, EVENTS_NAMESPACE)
