@@ -21,8 +21,8 @@ from egresslab.lab.client import Client
 from egresslab.lab.drills import gaps, promises, scene
 from egresslab.lab.drills.breakages import Breakage, Mode, breakage
 from egresslab.lab.drills.interrupts import uninterrupted
-from egresslab.lab.drills.owners import Watch
-from egresslab.lab.drills.records import Observation, Protocol
+from egresslab.lab.drills.owners import Owners, Watch
+from egresslab.lab.drills.records import GATEWAY_TRAFFIC, Observation, Protocol
 from egresslab.lab.drills.result import DrillResult, Event, Measured
 from egresslab.lab.drills.scene import Addressing, Scene
 from egresslab.lab.drills.sender import Pattern, Sender
@@ -89,7 +89,7 @@ class Drill:
             after = self._active()
         planned = self._plan.kind is Kind.MAINTENANCE
         mode = None if planned else self._plan.mode
-        measured = self._measure(observation, strangers, watch)
+        measured = measure(observation, self._events[0].begun, strangers, watch.owners if watch else None)
         return DrillResult(
             self._plan.kind.value,
             "planned" if mode is None else mode.value,
@@ -133,7 +133,9 @@ class Drill:
     def _scene(self, known: list[Node]) -> Scene:
         plan = self._plan
         if plan.gateway:
-            return scene.existing(self._client, plan.gateway, known, run=self._run, namespace=self._namespace)
+            return scene.existing(
+                self._client, plan.gateway, known, run=self._run, namespace=self._namespace, target=plan.pattern.target
+            )
         workers = [node for node in known if node.ready and not node.control_plane]
         if len(workers) <= plan.candidates:
             raise LabError(
@@ -148,6 +150,7 @@ class Drill:
             run=self._run,
             interface=plan.interface,
             namespace=self._namespace,
+            target=plan.pattern.target,
             virtual=plan.virtual,
         )
 
@@ -257,24 +260,6 @@ class Drill:
         yield
         self._events.append(Event(title, begun, time.time_ns()))
 
-    # What came of it
-
-    def _measure(self, observation: Observation, strangers: dict[str, int] | None, watch: Watch | None) -> Measured:
-        since = self._events[0].begun
-        late = [(at, ms) for at, ms in observation.late if at >= since]
-        span_ms = max(1.0, (observation.end - since) / gaps.MS)
-        return Measured(
-            min(flow.questions[0].sent for flow in observation.flows if flow.questions),
-            observation.end,
-            {protocol: gaps.loss(observation, protocol, since) for protocol in Protocol},
-            gaps.connections(observation, since),
-            gaps.seen(observation),
-            strangers,
-            watch.owners if watch else None,
-            max((ms for _, ms in late), default=0.0),
-            sum(ms for _, ms in late) / span_ms,
-        )
-
     # The end
 
     def _undo(self) -> None:
@@ -318,3 +303,20 @@ class Drill:
             return not missing or waits.Pending(f"not Ready: {', '.join(missing)}")
 
         waits.wait_for("every node to be Ready", ready, timeout_s=NODE_BACK_S)
+
+
+def measure(
+    observation: Observation, since: int, strangers: dict[str, int] | None = None, owners: Owners | None = None
+) -> Measured:
+    """Everything that traffic tells of an event that was begun at `since`, ns since the epoch."""
+    return Measured(
+        min(flow.questions[0].sent for flow in observation.flows if flow.questions),
+        observation.end,
+        {protocol: gaps.loss(observation, protocol, since) for protocol in GATEWAY_TRAFFIC},
+        gaps.connections(observation, since),
+        gaps.seen(observation),
+        strangers,
+        owners,
+        gaps.loss(observation, Protocol.CONTROL, since),
+        max((ms for at, ms in observation.late if at >= since), default=0.0),
+    )

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from egresslab.lab.drills.records import Flow, Observation, Protocol, Question
+from egresslab.lab.drills.records import GATEWAY_TRAFFIC, Flow, Observation, Protocol, Question
 from egresslab.lab.entries import IPAddress
 
 IN_FLIGHT_NS = 300_000_000
@@ -159,11 +159,11 @@ def _stall(flow: Flow, since: int) -> float:
 
 
 def seen(observation: Observation) -> tuple[Seen, ...]:
-    """Every source address that an answer told of, in the order of first sight."""
+    """Every source address that an answer through a gateway told of, in the order of first sight."""
     counts: Counter[IPAddress] = Counter()
     first: dict[IPAddress, int] = {}
     last: dict[IPAddress, int] = {}
-    for flow in observation.flows:
+    for flow in (flow for protocol in GATEWAY_TRAFFIC for flow in observation.of(protocol)):
         for q in flow.questions:
             if q.source is not None and q.answered is not None:
                 counts[q.source] += 1

@@ -21,12 +21,17 @@ from egresslab.lab.entries import IPAddress
 
 
 class Protocol(StrEnum):
-    """Kinds of traffic: `TCP` are the connections kept open, `NEW` those opened one after the other."""
+    """Kinds of traffic: `TCP` are connections kept open, `NEW` those opened one after the other, `CONTROL` datagrams
+    that take no gateway."""
 
     UDP = "udp"
     ICMP = "icmp"
     TCP = "tcp"
     NEW = "new"
+    CONTROL = "control"
+
+
+GATEWAY_TRAFFIC = (Protocol.UDP, Protocol.ICMP, Protocol.TCP, Protocol.NEW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,14 @@ class Observation:
         return Observation(flows, self.interval_ms, [(at + by_ns, late) for at, late in self.late])
 
 
+SHARED_FLOWS = {
+    traffic.UDP: Protocol.UDP,
+    traffic.ICMP: Protocol.ICMP,
+    traffic.NEW: Protocol.NEW,
+    traffic.CONTROL: Protocol.CONTROL,
+}
+
+
 class _Book:
     """One flow while it is being read."""
 
@@ -123,8 +136,7 @@ def read(dump: str) -> Observation:
 
 
 def _flow(number: int, book: _Book) -> Flow:
-    known = {traffic.UDP: Protocol.UDP, traffic.ICMP: Protocol.ICMP, traffic.NEW: Protocol.NEW}
-    protocol = known.get(number, Protocol.TCP)
+    protocol = SHARED_FLOWS.get(number, Protocol.TCP)
     # Of a flow that stands for many connections, one that failed says nothing about the flow.
     failed = book.failed if protocol is Protocol.TCP else None
     return Flow(protocol, tuple(book.questions.values()), book.opened, failed)
@@ -132,7 +144,7 @@ def _flow(number: int, book: _Book) -> Flow:
 
 def _intervals(config: Mapping[str, Any]) -> dict[Protocol, float]:
     interval = float(config["interval_ms"])
-    found = {Protocol.UDP: interval, Protocol.ICMP: interval}
+    found = {Protocol.UDP: interval, Protocol.ICMP: interval, Protocol.CONTROL: interval}
     if config["connections"]:
         found[Protocol.TCP] = float(config["connection_interval_ms"]) / int(config["connections"])
     if config["new_per_second"]:

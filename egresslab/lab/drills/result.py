@@ -45,10 +45,10 @@ class Measured:
     strangers: Mapping[str, int] | None
     """Packets seen outside by source address, other than from those allowed; None when nobody watched."""
     owners: Owners | None
+    control: Loss
+    """Traffic that took no gateway: its gap is what the machine and the way there would have done to any traffic."""
     late_ms: float
-    """By how much the traffic program itself was late at worst: what the gaps may be wrong by."""
-    late_share: float
-    """Part of the time in which it was late."""
+    """By how much the traffic program itself was late at worst."""
 
     @property
     def gap_ms(self) -> float:
@@ -103,7 +103,7 @@ class DrillResult:
                 protocol.value: {
                     "sent": loss.sent,
                     "lost": loss.lost,
-                    "gap_ms": round(loss.gap_ms, 1),
+                    "gap_ms": _gap(loss),
                     "gap": [self.at_ms(loss.gap.start), self.at_ms(loss.gap.end)] if loss.gap else None,
                     "recovered": loss.gap is None or loss.gap.closed,
                 }
@@ -127,7 +127,8 @@ class DrillResult:
                 {"hardware": reign.hardware, "from_ms": self.at_ms(reign.start), "until_ms": self.at_ms(reign.end)}
                 for reign in measured.owners.reigns
             ],
-            "disturbance_ms": round(measured.late_ms, 1),
+            "control": {"sent": measured.control.sent, "lost": measured.control.lost, "gap_ms": _gap(measured.control)},
+            "late_ms": round(measured.late_ms, 1),
             "events": [
                 {"title": event.title, "begun_ms": self.at_ms(event.begun), "done_ms": self.at_ms(event.done)}
                 for event in self.events
@@ -148,6 +149,10 @@ class DrillResult:
         from egresslab.lab.drills.view import text
 
         return text(self)
+
+
+def _gap(loss: Loss) -> float:
+    return round(loss.gap_ms, 1)
 
 
 def _rounded(value: float | None) -> float | None:

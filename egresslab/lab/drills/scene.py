@@ -71,13 +71,14 @@ def own(
     run: str,
     interface: str,
     namespace: str,
+    target: str,
     virtual: IPAddress | None,
 ) -> Scene:
     """A gateway made for the drill, with these nodes as candidates."""
     name, selector = f"drill-{run}", {LABEL: run}
     spec: dict[str, Any] = {"nodeSelector": {"matchLabels": selector}}
     if addressing is Addressing.CILIUM:
-        policy = _policy(CILIUM_POLICIES, name, namespace, egressGateway={**spec, "interface": interface})
+        policy = _policy(CILIUM_POLICIES, name, namespace, target, egressGateway={**spec, "interface": interface})
         return Scene(name, addressing, _names(nodes), _primaries(nodes, interface), (LABEL, run), (policy,), True)
     if addressing is Addressing.VIRTUAL_IP:
         virtual = virtual or _spare(nodes[0], interface)
@@ -87,19 +88,19 @@ def own(
         spec["source"] = {"interface": interface}
         sources = _primaries(nodes, interface)
     gateway = _body(EGRESSLAB_GATEWAYS, name, spec)
-    policy = _policy(EGRESSLAB_POLICIES, name, namespace, egressGatewayName=name)
+    policy = _policy(EGRESSLAB_POLICIES, name, namespace, target, egressGatewayName=name)
     objects = ((EGRESSLAB_GATEWAYS, gateway), policy)
     return Scene(name, addressing, _names(nodes), sources, (LABEL, run), objects, True)
 
 
-def existing(client: Client, name: str, nodes: Sequence[Node], *, run: str, namespace: str) -> Scene:
+def existing(client: Client, name: str, nodes: Sequence[Node], *, run: str, namespace: str, target: str) -> Scene:
     """An EgressGateway of either dialect that is there already; `LabError` if there is none, or no node matches it."""
     body, policies, group = _find(client, name)
     member = group.members[0]
     matching = [node for node in nodes if member.nodes.matches(node.labels)]
     if not matching:
         raise LabError("no node matches it", object=f"EgressGateway {name}", field="spec.nodeSelector")
-    policy = _policy(policies, f"drill-{run}", namespace, egressGatewayName=name)
+    policy = _policy(policies, f"drill-{run}", namespace, target, egressGatewayName=name)
     if member.source.kind is SourceKind.VIRTUAL:
         addressing, sources = Addressing.VIRTUAL_IP, frozenset(ipaddress.ip_address(a) for a in group.virtual_addresses)
     else:
@@ -143,9 +144,9 @@ def _label_of(gateway: Object, nodes: Iterable[Node]) -> tuple[str, str]:
     )
 
 
-def _policy(resource: Resource, name: str, namespace: str, **spec: Any) -> tuple[Resource, Object]:
+def _policy(resource: Resource, name: str, namespace: str, target: str, **spec: Any) -> tuple[Resource, Object]:
     pods = {"matchLabels": {**POD_LABELS, "io.kubernetes.pod.namespace": namespace}}
-    rules = {"selectors": [{"podSelector": pods}], "destinationCIDRs": ["0.0.0.0/0"], **spec}
+    rules = {"selectors": [{"podSelector": pods}], "destinationCIDRs": [f"{target}/32"], **spec}
     return resource, _body(resource, name, rules)
 
 

@@ -28,14 +28,17 @@ MOUNT = "/drill"
 EXEC_TIMEOUT_S = 30.0
 CLOCK_READINGS = 5
 TARGET = "203.0.113.10"
+CONTROL = "192.168.60.13"
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """How much traffic: datagrams and echoes each `interval_ms`; `connections` are kept open and say something each
-    `connection_interval_ms`; `new_per_second` more are opened, used once and closed."""
+    `connection_interval_ms`; `new_per_second` more are opened, used once and closed. Datagrams to `control`, which no
+    policy selects, tell what of a gap is not the gateway's doing."""
 
     target: str = TARGET
+    control: str | None = CONTROL
     port: int = 7777
     interval_ms: float = 10.0
     connections: int = 50

@@ -35,8 +35,9 @@ RECORD = struct.Struct("<BBHIQ")
 """Kind, number of the source address (0: not told), flow, sequence number, time in ns since the epoch."""
 SENT, ANSWERED, OPENED, FAILED, LATE = range(1, 6)
 """Kinds. FAILED: `sequence` is the errno; LATE: this program woke too late, by `sequence` microseconds."""
-UDP, ICMP, NEW, FIRST_KEPT = range(4)
-"""Flows. NEW: a connection for each sequence number; from FIRST_KEPT on one flow for each kept connection."""
+UDP, ICMP, NEW, CONTROL, FIRST_KEPT = range(5)
+"""Flows. NEW: a connection for each sequence number; CONTROL: datagrams that take no gateway; from FIRST_KEPT on one
+flow for each kept connection."""
 
 LATENESS_NS = 3_000_000
 READ_AT_LEAST_NS = 2_000_000
@@ -118,7 +119,7 @@ class Datagrams:
     def send(self) -> None:
         """The next one. A refusal by the network is no different from a loss."""
         self._sequence += 1
-        if self._flow == UDP:
+        if self._flow != ICMP:
             packet = b"%d" % self._sequence
         else:
             # The kernel fills in the identifier and the checksum (icmp(7), ping sockets).
@@ -140,9 +141,9 @@ class Datagrams:
             for _, _, content in ancillary:
                 seconds, nanoseconds = struct.unpack("@ll", content)
                 at = seconds * 1_000_000_000 + nanoseconds
-            if self._flow == UDP:
+            if self._flow != ICMP:
                 source, _, text = data.decode().split(" ", 2)
-                self._log.note(ANSWERED, UDP, int(text), at, source)
+                self._log.note(ANSWERED, self._flow, int(text), at, source)
             else:
                 self._log.note(ANSWERED, ICMP, struct.unpack_from("!I", data, 8)[0], at)
 
@@ -281,10 +282,13 @@ class Traffic:
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
         interval = float(self._config["interval_ms"])
-        for flow in (UDP, ICMP):
-            datagrams = Datagrams(self._log, flow, self._target, self._family)
+        targets = {UDP: self._target, ICMP: self._target}
+        if self._config["control"]:
+            targets[CONTROL] = (self._config["control"], self._target[1])
+        for flow, target in targets.items():
+            datagrams = Datagrams(self._log, flow, target, self._family)
             self._clockwork.selector.register(datagrams.socket, selectors.EVENT_READ, datagrams.receive)
-            self._clockwork.every(interval, datagrams.send, interval * flow / 2)
+            self._clockwork.every(interval, datagrams.send, interval * flow / 4)
         count, spacing = int(self._config["connections"]), float(self._config["connection_interval_ms"])
         for number in range(count):
             kept = Connection(self._clockwork, self._log, FIRST_KEPT + number, self._target, self._family)

@@ -47,8 +47,8 @@ def summary_table(result: DrillResult) -> Table:
     ]
     if result.measured.owners is not None:
         rows.append(("owners of the address", " → ".join(r.hardware for r in result.measured.owners.reigns) or "none"))
-    if result.measured.late_ms:
-        rows.append(("the measurement itself", f"late by up to {result.measured.late_ms:.0f} ms"))
+    if result.measured.control.sent:
+        rows.append(("gap without a gateway", f"{result.measured.control.gap_ms:.0f} ms, for comparison"))
     return Table("What was seen", ("", "observed"), tuple(rows))
 
 
