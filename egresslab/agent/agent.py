@@ -17,6 +17,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from egresslab.agent.exposition import serve_metrics
+from egresslab.agent.failover import Failover
 from egresslab.agent.failovers import FailoverCounts
 from egresslab.agent.flowserver import serve_flows
 from egresslab.agent.flowstream import FlowStream, PodName
@@ -29,6 +30,7 @@ from egresslab.agent.peers import Peers, serve_peers
 from egresslab.agent.programmer import ENTRIES, SLOTS, Programmer
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.reflector import ObjectChange
 from egresslab.api.resources import NODES, PODS, Object
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.census import Census
@@ -37,7 +39,8 @@ from egresslab.datapath.values import IPAddress, NodeConfig
 from egresslab.errors import ClusterError, DatapathError
 from egresslab.policy.engine import Settings
 from egresslab.policy.entries import Change, Changes, Delete, Upsert
-from egresslab.policy.inventory import Kind, Node, Pod
+from egresslab.policy.inventory import ActiveChoice, Kind, Node, Pod
+from egresslab.policy.model import GatewayGroup
 from egresslab.policy.objects import parse_node, parse_pod
 
 logger = logging.getLogger(__name__)
@@ -88,8 +91,9 @@ class Agent:
         self._netlink = netlink
         self._turn = asyncio.Lock()
         self._attachments = Attachments(datapath, netlink)
-        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed)
+        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, self._object_changed)
         self._programmer = Programmer(datapath, config.node, self._index_of)
+        self._failover = Failover(api, self._view, self._programmer, config.node, config.run_dir)
         self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node, self._programmer.complete)
         self._wires = Wires(self._attachments)
         self._interfaces: tuple[NodeInterface, ...] = ()
@@ -111,8 +115,10 @@ class Agent:
             group.create_task(self._view.run())
             group.create_task(self._watch.run())
             await self._view.wait_synced()
+            self._failover.start(self._own_address(), self._datapath.nat, self._flows)
             await self._program()
             group.create_task(self._flows.run())
+            group.create_task(self._failover.run(lambda: self._interfaces))
             group.create_task(self._failovers.run())
             group.create_task(self._links.run())
             group.create_task(self._follow_interfaces())
@@ -120,7 +126,7 @@ class Agent:
             group.create_task(self._expire_flows())
             async with (
                 self._peers,
-                serve_peers(self._own_address(), self._links.wait_learnt),
+                serve_peers(self._own_address(), self._links.wait_learnt, lambda: self._failover.reports.fresh),
                 serve_flows(self._config.flows_socket, self._config.node, self._flows),
                 serve_metrics(str(self._own_address()), METRICS_PORT, self._metrics.read),
                 serve_gate(self._config.socket, self._admit, self._dismiss),
@@ -156,6 +162,7 @@ class Agent:
             self._programmer.apply(changes)
             if self._programmer.incomplete != incomplete:
                 self._links.wake.set()
+        self._failover.changed(change)
         match change:
             case Upsert(Pod() as pod):
                 self._learn(pod)
@@ -165,8 +172,14 @@ class Agent:
                 self._set_cluster_networks()
                 if node.name == self._config.node:
                     self._publish.set()
+                    self._programmer.rewrite_slots()
+            case Upsert(GatewayGroup() | ActiveChoice()):
+                self._programmer.rewrite_slots()
             case Delete(ref) if ref.kind is Kind.NODE:
                 self._set_cluster_networks()
+
+    def _object_changed(self, change: ObjectChange) -> None:
+        self._failover.object_changed(change)
 
     def _learn(self, pod: Pod) -> None:
         if not pod.host_network:
@@ -206,7 +219,8 @@ class Agent:
                 logger.warning("an interface was not programmed: %s", error)
                 asyncio.get_running_loop().call_later(RETRY_S, self._watch.changed.set)
             if self._interfaces != before:
-                self._programmer.rewrite_slots(self._view.engine)
+                self._programmer.rewrite_slots()
+                self._failover.wake()
                 self._publish.set()
 
     async def _publish_interfaces(self) -> None:
@@ -237,6 +251,8 @@ class Agent:
         slots = self._view.engine.slots()
         chosen = {slots[entry.slot] for entry in self._view.engine.entries_of(sandbox.uid)}
         remote = {slot.gateway_ip for slot in chosen if slot.gateway not in (None, self._config.node)}
+        # A lease may move at any moment, and whoever takes it over must know the pod as well.
+        remote |= self._failover.gateways({slot.lease for slot in chosen if slot.lease is not None})
         await self._peers.wait_programmed(sandbox.uid, (address for address in remote if address is not None))
 
     async def _dismiss(self, sandbox: Sandbox) -> None:

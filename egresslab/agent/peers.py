@@ -1,4 +1,4 @@
-"""Agents asking each other: does your kernel hold this pod's entries yet?
+"""Agents asking each other: does your kernel hold this pod's entries yet? And the operator: what does your voter see?
 
 A pod's first packet needs entries on its own node and on its gateway. The agent of the pod's node asks the gateway's
 before it opens the gate. Nothing but a yes or no travels, and forwarding never waits for an answer.
@@ -16,6 +16,8 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from egresslab.voter.files import Report, dump
+
 logger = logging.getLogger(__name__)
 
 PORT = 9879
@@ -28,14 +30,22 @@ Holds = Callable[[str, float], Awaitable[bool]]
 
 
 @asynccontextmanager
-async def serve_peers(address: IPv4Address, holds: Holds) -> AsyncIterator[None]:
-    """Answer `GET /pods/UID` on the node's address: 204 once the kernel holds the pod's entries, else 404."""
+async def serve_peers(address: IPv4Address, holds: Holds, report: Callable[[], Report | None]) -> AsyncIterator[None]:
+    """Answer on the node's address: `GET /pods/UID` with 204 once the kernel holds the pod's entries, else 404;
+    `GET /gateways` with what this node's voter observes (`Report`), 503 while it says nothing."""
 
     async def answer(request: web.Request) -> web.Response:
         held = await holds(request.match_info["uid"], PATIENCE_S)
         return web.Response(status=204 if held else 404)
 
+    async def gateways(_: web.Request) -> web.Response:
+        known = report()
+        if known is None:
+            return web.json_response({"message": "the voter of this node has not reported lately"}, status=503)
+        return web.Response(text=dump(known), content_type="application/json")
+
     application = web.Application()
+    application.router.add_get("/gateways", gateways)
     application.router.add_get("/pods/{uid}", answer)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -11,10 +11,14 @@ import logging
 from collections.abc import Callable, Set
 
 from egresslab.datapath.datapath import Datapath
-from egresslab.datapath.values import DROP_SLOT, GatewaySlot, IPAddress, IPNetwork, PolicyEntry
+from egresslab.datapath.leases import lease_number
+from egresslab.datapath.values import DROP_SLOT, SPILLS, GatewaySlot, IPAddress, IPNetwork, PolicyEntry
 from egresslab.errors import DatapathError
 from egresslab.policy.engine import Engine
 from egresslab.policy.entries import NO_GATEWAY, NO_SOURCE_V4, NO_SOURCE_V6, Changes, Entry, Slot, localise
+from egresslab.policy.model import GroupKey
+from egresslab.policy.sources import Resolved
+from egresslab.policy.standby import own_source
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,8 @@ class Programmer:
         self._interface_index = interface_index
         self._numbers: dict[int, int] = {}
         """Engine's slot number to the kernel's."""
+        self._engine = Engine()
+        """Whose slots these are, from `adopt` on."""
         self._taken: set[int] = {DROP_SLOT}
         self._meaning: dict[int, Slot] = {}
         """Kernel's slot number to what it stands for."""
@@ -60,6 +66,7 @@ class Programmer:
 
     def adopt(self, engine: Engine) -> None:
         """Make the kernel equal to the engine's whole state; to be called once, before `apply`."""
+        self._engine = engine
         held = dict(self._datapath.slots.items())
         self._taken = {DROP_SLOT, *held}
         spare: dict[GatewaySlot, list[int]] = {}
@@ -104,9 +111,14 @@ class Programmer:
             if change.after is None and change.before is not None:
                 self._free(self._numbers.pop(change.before.number))
 
-    def rewrite_slots(self, engine: Engine) -> None:
-        """Write every slot whose content differs, after an interface got another index."""
-        for slot in engine.slots().values():
+    def slots_of(self, key: GroupKey) -> frozenset[int]:
+        """The kernel's numbers of the slots that follow a group's lease."""
+        return frozenset(number for number, slot in self._meaning.items() if slot.lease == key)
+
+    def rewrite_slots(self) -> None:
+        """Write every slot whose content differs, after something changed that only this node's view of it shows: an
+        interface's index, or what this node would leave with as the holder of a lease."""
+        for slot in self._engine.slots().values():
             if self._datapath.slots.get(self._number(slot.number)) != self._local(slot):
                 self._write(slot)
 
@@ -159,15 +171,40 @@ class Programmer:
         return self._numbers[number]
 
     def _local(self, slot: Slot) -> GatewaySlot:
+        if slot.lease is not None:
+            return self._leased(slot.lease, slot.fail_open)
         local = localise(slot, self._node)
         return GatewaySlot(
             endpoint=None if local.endpoint == NO_GATEWAY else local.endpoint,
             source_v4=None if local.source_v4 == NO_SOURCE_V4 else local.source_v4,
             source_v6=None if local.source_v6 == NO_SOURCE_V6 else local.source_v6,
-            ifindex=(self._interface_index(local.interface) or 0) if local.interface else 0,
+            ifindex=self._index(local.interface),
             local=local.gateway,
             open=local.passes,
+            spill_v4=local.spill_v4[:SPILLS],
+            spill_v6=local.spill_v6[:SPILLS],
         )
+
+    def _leased(self, key: GroupKey, fail_open: bool) -> GatewaySlot:
+        """A slot that follows the holder of a lease: nothing in it says who that is, so nothing in it changes when
+        another takes over."""
+        own = own_source(self._engine, key, self._node) or Resolved()
+        state = self._engine.registry.groups.get(key)
+        group = state.group if state is not None else None
+        return GatewaySlot(
+            source_v4=own.source_v4,
+            source_v6=own.source_v6,
+            ifindex=self._index(own.interface),
+            open=fail_open,
+            lease=lease_number(key.dialect, key.name),
+            # Another gateway means another source address: who was connected must hear of it.
+            reset=group is not None and not group.virtual_addresses,
+            spill_v4=own.spill_v4[:SPILLS],
+            spill_v6=own.spill_v6[:SPILLS],
+        )
+
+    def _index(self, interface: str | None) -> int:
+        return (self._interface_index(interface) or 0) if interface else 0
 
     def _row(self, entry: Entry) -> PolicyEntry:
         return PolicyEntry(entry.source, entry.destination, self._number(entry.slot), entry.excluded)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from egresslab.errors import ClusterError
 
-PORT = 9880
+PORT = 9881
 HEADER = struct.Struct("!IBQ")
 """Bytes that follow, kind, number; in network byte order as everything here."""
 LARGEST = 1 << 20

@@ -12,6 +12,7 @@ from egresslab.policy.conditions import find_problems
 from egresslab.policy.entries import (
     Change,
     Changes,
+    Configure,
     Delete,
     Entry,
     EntryChange,
@@ -74,16 +75,6 @@ class Engine:
         self.registry.settle()
         return _merged(changes)
 
-    def configure(self, settings: Settings) -> Changes:
-        """Go on with other settings; `fidelity` and `buckets` are for the engine's whole life."""
-        if (settings.fidelity, settings.buckets) != (self.settings.fidelity, self.settings.buckets):
-            raise ValueError("fidelity and buckets cannot change")
-        changes = Changes()
-        self.settings = settings
-        self._regroup(self.registry.configure(settings), changes)
-        self.registry.settle()
-        return changes
-
     def renumber(self, numbers: Mapping[int, int]) -> None:
         """Give slots other numbers: those that the kernel holds already, after a restart.
 
@@ -126,6 +117,9 @@ class Engine:
         if isinstance(change, Refuse):
             self.refused[change.ref] = change
             return
+        if isinstance(change, Configure):
+            self._configure(change.settings, changes)
+            return
         ref = change.ref if isinstance(change, Delete) else ref_of(change.value)
         self.refused.pop(ref, None)
         before = self.values.get(ref)
@@ -139,6 +133,13 @@ class Engine:
                 return
             self.values[ref] = after
         self._dispatch(before, after, changes)
+
+    def _configure(self, settings: Settings, changes: Changes) -> None:
+        if (settings.fidelity, settings.buckets) != (self.settings.fidelity, self.settings.buckets):
+            raise ValueError("fidelity and buckets cannot change")
+        if settings != self.settings:
+            self.settings = settings
+            self._regroup(self.registry.configure(settings), changes)
 
     def _dispatch(self, before: Value | None, after: Value | None, changes: Changes) -> None:
         known = after if after is not None else before

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from egresslab.policy.inventory import Ref, Value
 from egresslab.policy.model import Address, GroupKey, Network, PolicyKey
+from egresslab.policy.settings import Settings
 
 NO_GATEWAY = IPv4Address("0.0.0.0")
 EXCLUDED = IPv4Address("0.0.0.1")
@@ -42,7 +43,14 @@ class Refuse:
     reason: str
 
 
-Change = Upsert | Delete | Refuse
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Other settings from now on; `fidelity` and `buckets` are for an engine's whole life."""
+
+    settings: Settings
+
+
+Change = Upsert | Delete | Refuse | Configure
 
 
 class Entry(NamedTuple):

@@ -89,6 +89,7 @@ class Interface:
     default_route_v6: bool = False
     carrier: bool = True
     """Whether it has a link."""
+    mac: str | None = None
 
     _ips: tuple[Address, ...] = field(init=False, repr=False, compare=False)
 

@@ -206,8 +206,15 @@ def _interface(name: str, fields: Fields) -> Interface:
                 f"addresses[{index}]", "not an address", value=text, fix="write e.g. 192.168.60.12/24"
             ) from error
     routes = item.texts("default_route")
-    linked = item.boolean("carrier", True)
-    return Interface(name, tuple(addresses), item.texts("altnames"), "ipv4" in routes, "ipv6" in routes, linked)
+    return Interface(
+        name,
+        tuple(addresses),
+        item.texts("altnames"),
+        "ipv4" in routes,
+        "ipv6" in routes,
+        item.boolean("carrier", True),
+        item.text("mac") or None,
+    )
 
 
 def _unfit(annotations: Fields) -> dict[str, str]:

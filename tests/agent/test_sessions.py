@@ -219,7 +219,7 @@ async def test_nonsense_and_strangers_harm_nobody(kernels: dict[str, Datapath]) 
         await b.start()
         await until("the link", lambda: a.sessions.synced(LEASE, "b"))
         for said in (b"GET / HTTP/1.1\r\n\r\n", bytes(40), b"\0\0\0\4\1" + bytes(8) + b"what"):
-            reader, writer = await asyncio.open_connection(str(ADDRESS["b"]), 9880)
+            reader, writer = await asyncio.open_connection(str(ADDRESS["b"]), 9881)
             writer.write(said)
             assert await asyncio.wait_for(reader.read(), 2) == b""
             writer.close()

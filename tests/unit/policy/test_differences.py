@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from egresslab.policy.cases import rows as case_rows
-from egresslab.policy.entries import Reason, Upsert
+from egresslab.policy.entries import Configure, Reason, Upsert
 from egresslab.policy.inventory import NodeHealth
 from egresslab.policy.settings import Fidelity, Settings
 from tests.unit.policy import build
@@ -132,6 +132,17 @@ def test_health_is_looked_at_only_where_the_setting_says_so(aware: bool) -> None
     assert build.rows(told)[TO][1] == ("192.168.60.3" if aware else "192.168.60.2")
     told.apply(Upsert(NodeHealth("gw2", False)))
     assert build.rows(told)[TO][1] == ("192.168.60.4" if aware else "192.168.60.2")
+
+
+def test_the_setting_may_change_while_the_engine_runs() -> None:
+    told = build.engine(build.node("gw", 2, ready=False), build.node("gw2", 3), WEB, build.cilium())
+    for aware, address in ((True, "192.168.60.3"), (False, "192.168.60.2")):
+        changes = told.apply(Configure(Settings(cilium_health_aware_gateways=aware)))
+        assert build.rows(told)[TO][1] == address
+        assert len(changes.slots) == 1
+        assert not changes.entries
+    with pytest.raises(ValueError, match="fidelity"):
+        told.apply(Configure(Settings(Fidelity.CILIUM)))
 
 
 def test_a_finished_pod_and_a_pod_on_the_hosts_network_have_no_entries() -> None:
