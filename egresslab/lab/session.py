@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import yaml
 
@@ -48,6 +48,9 @@ from egresslab.lab.progress import Progress
 from egresslab.lab.terminal import CommandResult
 from egresslab.lab.topology import Place, Topology, network_of
 
+if TYPE_CHECKING:
+    from egresslab.lab.drills.result import DrillResult
+
 T = TypeVar("T")
 
 RUN_VARIABLE = "EGRESSLAB_RUN"
@@ -71,6 +74,7 @@ class Lab:
         self._grader = Grader(self, chapter, mode, progress)
         self._exercises = Exercises(chapter, mode, progress)
         self.firewall = Firewall(client, self._ledger.run)
+        self._attached: attachment.Attachment | None = None
         atexit.register(self.close)
 
     @classmethod
@@ -93,6 +97,7 @@ class Lab:
         """
         found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print, topology=topology)
         opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
+        opened._attached = found
         ready = opened.wait_for("every node to be Ready", opened._all_ready)
         print(f"Attached to {found.environment} lab {found.lab!r}: {len(ready)} nodes Ready.")
         return opened
@@ -284,6 +289,16 @@ class Lab:
     def wait_for(self, what: str, predicate: Callable[[], T | waits.Pending], *, timeout_s: float | None = None) -> T:
         """Ask until the answer is true and return it; `LabError` with the last thing seen after the deadline."""
         return waits.wait_for(what, predicate, timeout_s=self._patience(timeout_s))
+
+    def drill(self, kind: str = "failover", **options: Any) -> DrillResult:
+        """Traffic through an event, measured (docs/drills.md): `failover`, with a mode such as `crash`, or `maintenance`.
+
+        `gateway` names an EgressGateway that is there; without it one is made for the drill. Everything is healed and
+        removed at the end, also after an interrupt. Raises `LabError` when the drill cannot be done.
+        """
+        from egresslab.lab.drills import notebook
+
+        return notebook.run(self._client, self._attached, kind, options)
 
     # Checks
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from egresslab.api.resources import DEPLOYMENTS, NODES, PODS
 from egresslab.environments.base import Environment, Fault, FaultKind
 from egresslab.errors import LabError
-from egresslab.lab import nodes
+from egresslab.lab import manifests, nodes, waits
 from egresslab.lab.client import Client
 
 SYSTEM = "kube-system"
@@ -21,6 +21,7 @@ AGENT_LABEL = "app.kubernetes.io/name=egresslab-agent"
 OPERATOR = "egresslab-operator"
 API_SERVER = "control-plane"
 EXEC_TIMEOUT_S = 15.0
+BUSY_S = 20.0
 TABLE = "egresslab_drill"
 
 KILL_AGENT = """
@@ -56,6 +57,8 @@ class Mode(StrEnum):
     """It cannot reach the control plane any more."""
     HEADLESS = "headless"
     """Operator and API server are down, then the node dies."""
+    BUSY = "busy"
+    """Every core of it is busy, for as long as the drill goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,14 @@ class Breakage:
     """Whether the Kubernetes API is away from the event until it is undone."""
 
 
-def breakage(mode: Mode, client: Client, environment: Environment | None, node: str) -> Breakage:
-    """How to do that to a node; `LabError` where nobody can break nodes."""
+def breakage(mode: Mode, client: Client, environment: Environment | None, node: str, namespace: str) -> Breakage:
+    """How to do that to a node; `namespace` is the drill's own. `LabError` where nobody can break nodes."""
     if mode is Mode.AGENT_KILL:
         return Breakage(f"the agent on {node} is killed", lambda: kill_agent(client, node), lambda: None)
     if mode is Mode.API_CUT:
         return _api_cut(client, node)
+    if mode is Mode.BUSY:
+        return _busy(client, node, namespace)
     if environment is None:
         raise LabError(
             "nobody here can break nodes",
@@ -163,3 +168,25 @@ def _headless(client: Client, environment: Environment, node: str) -> Breakage:
         prepare,
         api_lost=True,
     )
+
+
+def _busy(client: Client, node: str, namespace: str) -> Breakage:
+    """A pod for each core that does nothing as fast as it can; they go with the namespace."""
+    cores = int(client.get(NODES, node)["status"]["capacity"]["cpu"])
+    names = [f"busy-{number}" for number in range(cores)]
+
+    def do() -> None:
+        for name in names:
+            command = ("sh", "-c", "while :; do :; done")
+            client.apply(PODS, manifests.pod(name, namespace, image="busybox", command=command, labels={}, node=node))
+        waits.wait_for("busy pods to run", running, timeout_s=BUSY_S)
+
+    def running() -> bool | waits.Pending:
+        idle = [name for name in names if not nodes.ready(client.get(PODS, name, namespace))]
+        return not idle or waits.Pending(f"not running: {', '.join(idle)}")
+
+    def undo() -> None:
+        for name in names:
+            client.delete(PODS, name, namespace, grace_s=0)
+
+    return Breakage(f"{cores} cores of {node} are busy", do, undo)

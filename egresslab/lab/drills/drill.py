@@ -174,7 +174,7 @@ class Drill:
             return None
         if not active:
             raise LabError("no node is active", object=f"gateway {self._plan.gateway or self._namespace}")
-        return breakage(self._plan.mode, self._client, self._environment, active)
+        return breakage(self._plan.mode, self._client, self._environment, active, self._namespace)
 
     def _disturb(
         self, found: Scene, active: str, event: Breakage | None

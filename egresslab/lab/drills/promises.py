@@ -16,11 +16,13 @@ UNNOTICED_MS = 50.0
 """What nobody notices: planned moves, and the loss of what no packet passes."""
 CRASH_MS = 1000.0
 RESET_MS = 1000.0
-UNNOTICED = (Mode.AGENT_KILL, Mode.API_CUT)
+UNNOTICED = (Mode.AGENT_KILL, Mode.API_CUT, Mode.BUSY)
 
 
 def allowed_gap_ms(scene: Scene, mode: Mode | None) -> float | None:
     """The longest gap that is allowed; None where no move is promised. `mode` None is a planned move."""
+    if mode is Mode.BUSY:
+        return CRASH_MS
     if mode in UNNOTICED:
         return UNNOTICED_MS
     if mode is None:
@@ -44,6 +46,9 @@ def _claims(scene: Scene, mode: Mode | None, measured: Measured) -> Iterator[Cla
             observed = f"no answer for the last {measured.gap_ms:.0f} ms"
         held = measured.gap_ms <= allowed and (gap is None or gap.closed)
         yield Claim("traffic goes on", f"a gap of at most {allowed:.0f} ms", observed, held)
+    if mode is Mode.BUSY and measured.owners is not None:
+        moves = max(0, len(measured.owners.reigns) - 1)
+        yield Claim("nothing fails over", "no move", f"{moves} moves", moves == 0)
     yield from _connections(scene, mode, measured)
     seen = [str(source.address) for source in measured.sources]
     allowed_sources = {str(source) for source in scene.sources}
