@@ -291,7 +291,7 @@ class Lab:
         return waits.wait_for(what, predicate, timeout_s=self._patience(timeout_s))
 
     def drill(self, kind: str = "failover", **options: Any) -> DrillResult:
-        """Traffic through an event, measured (docs/drills.md): `failover`, with a mode such as `crash`, or `maintenance`.
+        """Traffic through an event, measured (docs/drills.md): `failover` with a mode like `crash`, or `maintenance`.
 
         `gateway` names an EgressGateway that is there; without it one is made for the drill. Everything is healed and
         removed at the end, also after an interrupt. Raises `LabError` when the drill cannot be done.
