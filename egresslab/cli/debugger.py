@@ -64,9 +64,11 @@ def egress_list(output: OutputAs = Output.TABLE, pin_dir: PinDir = DEFAULT_PIN_D
 @_listing("slots", "Gateway slots: what each gateway choice means on this node.")
 def slots_list(output: OutputAs = Output.TABLE, pin_dir: PinDir = DEFAULT_PIN_DIR) -> None:
     """Slots by number."""
+    from egresslab.datapath.gateways import followed
     from egresslab.datapath.inspection import pinned_maps
 
     with pinned_maps(pin_dir) as maps:
+        holders = maps.leases.holders()
         rows = [
             {
                 "slot": number,
@@ -76,8 +78,10 @@ def slots_list(output: OutputAs = Output.TABLE, pin_dir: PinDir = DEFAULT_PIN_DI
                 "ifindex": slot.ifindex,
                 "local": slot.local,
                 "open": slot.open,
+                "lease": slot.lease or "",
             }
-            for number, slot in sorted(maps.slots.items())
+            for number, leased in sorted(maps.slots.items())
+            for slot in (followed(leased, holders),)
         ]
     _write(rows, output)
 

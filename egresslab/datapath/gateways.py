@@ -6,13 +6,14 @@ Both maps replace a value as a whole, so no packet ever sees half of a change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from egresslab.datapath.addresses import from_narrow, from_wide, known, narrow, wide
 from egresslab.datapath.layout import ENDPOINT, GATEWAY_SLOT
 from egresslab.datapath.policy import PRESENT, Difference, replace_all
 from egresslab.datapath.table import Table
-from egresslab.datapath.values import DROP_SLOT, SPILLS, Endpoint, GatewaySlot, IPAddress
+from egresslab.datapath.values import DROP_SLOT, SPILLS, Endpoint, GatewaySlot, Holder, IPAddress
 from egresslab.errors import DatapathError
 
 LOCAL = 1
@@ -123,6 +124,12 @@ def _from_wide_v6(raw: bytes) -> IPv6Address | None:
     if address is not None and address.version == 4:
         raise DatapathError("an IPv4 address where IPv6 belongs", object="gateway slot", value=address)
     return address
+
+
+def followed(slot: GatewaySlot, holders: Mapping[int, Holder]) -> GatewaySlot:
+    """What a slot means at this moment: one that follows a lease is where its holder is."""
+    holder = holders.get(slot.lease) if slot.lease else None
+    return slot if holder is None else replace(slot, endpoint=holder.endpoint, local=holder.local)
 
 
 class EndpointMap:

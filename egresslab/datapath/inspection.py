@@ -13,6 +13,8 @@ from pathlib import Path
 
 from egresslab.datapath.flowtable import FlowTable
 from egresslab.datapath.gateways import EndpointMap, SlotMap
+from egresslab.datapath.leases import NAMES as LEASE_NAMES
+from egresslab.datapath.leases import LeaseMaps
 from egresslab.datapath.libbpf import Libbpf
 from egresslab.datapath.observation import Counters
 from egresslab.datapath.policy import PolicyMap
@@ -29,6 +31,7 @@ NAMES = (
     "nat_v4",
     "nat_v6",
     "counters",
+    *LEASE_NAMES,
 )
 
 
@@ -41,6 +44,7 @@ class PinnedMaps:
     endpoints: EndpointMap
     nat: FlowTable
     counters: Counters
+    leases: LeaseMaps
 
 
 @contextmanager
@@ -58,6 +62,7 @@ def pinned_maps(pin_dir: Path) -> Iterator[PinnedMaps]:
             EndpointMap(opened["endpoints"]),
             FlowTable(opened["nat_v4"], opened["nat_v6"]),
             Counters(opened["counters"]),
+            LeaseMaps(libbpf, pin_dir, opened),
         )
     finally:
         for table in opened.values():

@@ -6,13 +6,14 @@ elsewhere; special gateways are spelled out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from egresslab.datapath.gateways import SlotMap
+from egresslab.datapath.gateways import SlotMap, followed
 from egresslab.datapath.inspection import pinned_maps
 from egresslab.datapath.policy import PolicyMap
-from egresslab.datapath.values import GatewaySlot, PolicyEntry
+from egresslab.datapath.values import GatewaySlot, Holder, PolicyEntry
 
 COLUMNS = ("Source IP", "Destination CIDR", "Egress IP", "Gateway IP")
 PADDING = 3
@@ -33,12 +34,12 @@ class EgressRow(TypedDict):
 def egress_rows(pin_dir: Path) -> list[EgressRow]:
     """The pinned map's rows: IPv4, then IPv6, each by source and destination. Raises DatapathError without maps."""
     with pinned_maps(pin_dir) as maps:
-        return list_rows(maps.policy, maps.slots)
+        return list_rows(maps.policy, maps.slots, maps.leases.holders())
 
 
-def list_rows(policy: PolicyMap, slots: SlotMap) -> list[EgressRow]:
-    """Rows of open maps."""
-    gateways = dict(slots.items())
+def list_rows(policy: PolicyMap, slots: SlotMap, holders: Mapping[int, Holder] | None = None) -> list[EgressRow]:
+    """Rows of open maps; `holders` says where slots lead that follow a lease."""
+    gateways = {number: followed(slot, holders or {}) for number, slot in slots.items()}
     entries = sorted(policy.items(), key=_order)
     return [_row(entry, gateways.get(entry.slot, GatewaySlot())) for entry in entries]
 
