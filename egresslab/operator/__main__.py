@@ -10,18 +10,22 @@ import signal
 import socket
 from pathlib import Path
 
+from egresslab.agent.exposition import serve_metrics
 from egresslab.api.connection import connect
 from egresslab.operator.lease import lead
+from egresslab.operator.metrics import PORT, OperatorMetrics
 from egresslab.operator.operator import Operator
 
 
 async def main(kubeconfig: Path | None, identity: str) -> None:
     """Lead when it is our turn; ends when the lease is lost, so that the pod starts afresh."""
     async with connect(kubeconfig) as api:
-        leading = asyncio.create_task(lead(api, identity, lambda: Operator(api).run()))
+        metrics = OperatorMetrics(api)
+        leading = asyncio.create_task(lead(api, identity, lambda: Operator(api, metrics=metrics).run()))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leading.cancel)
         try:
-            await leading
+            async with serve_metrics(os.environ.get("POD_IP") or "127.0.0.1", PORT, metrics.read):
+                await leading
         except asyncio.CancelledError:
             logging.info("stopped")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -24,13 +26,18 @@ NAME = "egresslab-operator"
 LEASE_S = 15
 RENEW_DEADLINE_S = 10
 RETRY_S = 2
-REQUEST_S = 1.5
-"""An attempt makes two requests, and the last one that may succeed begins just before the renewal's deadline. Were a
-request to hang for longer, we would act on when another already holds the lease."""
+REQUEST_S = 5.0
+MARGIN_S = 2.0
+"""For so long before others may take the lease nobody acts any more, whatever the election is waiting for."""
 
 
 class PatientLeaseLock(LeaseLock):  # type: ignore[misc]  # the client is untyped here
-    """A lease lock for which no answer is an answer: not acquired, not renewed, asked again."""
+    """A lease lock for which no answer is an answer: not acquired, not renewed, asked again.
+
+    `renewed` is when the last request began that made the lease ours (monotonic seconds): others count from later on.
+    """
+
+    renewed = -math.inf
 
     async def get(self, name: str, namespace: str) -> Any:
         """As the base; a connection error counts as an unreadable lock."""
@@ -42,6 +49,7 @@ class PatientLeaseLock(LeaseLock):  # type: ignore[misc]  # the client is untype
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
         """Anew, because the base of release 37.0 asks for `pretty=True`, which its own validation refuses."""
+        began = time.monotonic()
         body = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         try:
             async with asyncio.timeout(REQUEST_S):
@@ -49,15 +57,25 @@ class PatientLeaseLock(LeaseLock):  # type: ignore[misc]  # the client is untype
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
             logger.warning("cannot create the lease: %r", error)
             return False
+        self.renewed = began
         return True
 
     async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
         """As the base; a connection error counts as failed."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(REQUEST_S):
-                return bool(await super().update(name, namespace, updated_record))
+                done = bool(await super().update(name, namespace, updated_record))
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+        if done:
+            self.renewed = began
+        return done
+
+    async def wait_doubtful(self) -> None:
+        """Return when the lease has not been renewed for so long that others may take it soon."""
+        while (left := self.renewed + LEASE_S - MARGIN_S - time.monotonic()) > 0:  # noqa: ASYNC110 - waits for time
+            await asyncio.sleep(left)
 
 
 async def lead(api: Api, identity: str, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -73,37 +91,34 @@ async def lead(api: Api, identity: str, act: Callable[[], Coroutine[Any, Any, No
 
     lock = PatientLeaseLock(NAME, NAMESPACE, identity, api.client)
     election = asyncio.create_task(LeaderElection(Config(lock, LEASE_S, RENEW_DEADLINE_S, RETRY_S, won, None)).run())
-    acting: asyncio.Task[None] | None = None
+    tasks: list[asyncio.Task[Any]] = [election, asyncio.create_task(elected.wait())]
     try:
-        turn = asyncio.create_task(elected.wait())
-        await asyncio.wait({turn, election}, return_when=asyncio.FIRST_COMPLETED)
-        turn.cancel()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if election.done():
             election.result()
             return
         acting = asyncio.create_task(act())
-        await asyncio.wait({acting, election}, return_when=asyncio.FIRST_COMPLETED)
-        if election.done():
-            logger.warning("lost the lease")
-            election.result()
-        else:
+        tasks = [election, acting, asyncio.create_task(lock.wait_doubtful())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if acting.done():
             acting.result()
+        else:
+            logger.warning("lost the lease")
     finally:
-        held = elected.is_set() and not election.done()
-        for task in (acting, election):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(task for task in (acting, election) if task is not None), return_exceptions=True)
-        if held:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if elected.is_set():
             await _give_back(api, identity)
 
 
 async def _give_back(api: Api, identity: str) -> None:
     """Leave the lease without a holder, unless somebody else has it by now."""
     try:
-        lease = await api.get(LEASES, NAME, NAMESPACE)
+        async with asyncio.timeout(REQUEST_S):
+            lease = await api.get(LEASES, NAME, NAMESPACE)
         if lease["spec"].get("holderIdentity") == identity:
             guard = {"resourceVersion": lease["metadata"]["resourceVersion"]}
             await api.patch(LEASES, NAME, {"metadata": guard, "spec": {"holderIdentity": None}}, NAMESPACE)
-    except (ApiError, Unreachable) as error:
-        logger.warning("the lease runs out by itself, it could not be given back: %s", error)
+    except (ApiError, Unreachable, TimeoutError) as error:
+        logger.warning("the lease runs out by itself, it could not be given back: %r", error)

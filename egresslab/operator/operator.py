@@ -24,6 +24,7 @@ from egresslab.operator.conditions import status_of
 from egresslab.operator.electorate import Elector
 from egresslab.operator.gatewayreports import GatewayReports, Watched
 from egresslab.operator.gateways import GatewayView, spread_view, standby_view
+from egresslab.operator.metrics import OperatorMetrics
 from egresslab.operator.observer import Observer
 from egresslab.operator.policyreports import PolicyReports, Situation
 from egresslab.operator.registrar import Ballot, Registrar
@@ -42,7 +43,7 @@ GATEWAYS: Mapping[Dialect, Resource] = {Dialect.DECKHOUSE: DECKHOUSE_GATEWAYS, D
 class Operator:
     """Follows the cluster and its nodes and reports on both; `agent_port` is where agents answer."""
 
-    def __init__(self, api: Api, agent_port: int = PORT) -> None:
+    def __init__(self, api: Api, agent_port: int = PORT, metrics: OperatorMetrics | None = None) -> None:
         self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed)
         self._agents = Reflector(api, PODS, lambda change: self._wake_all(), label_selector=AGENT_LABEL)
         self._observer = Observer(self._targets, self._observed, agent_port)
@@ -50,6 +51,8 @@ class Operator:
         self._problems = ProblemReports(api, self._problems_by_subject)
         self._gateways = GatewayReports(api, self._watched)
         self._policies = PolicyReports(api, self._situation)
+        if metrics is not None:
+            metrics.lead(self._view, self._views)
 
     async def run(self) -> None:
         """Until cancelled."""
