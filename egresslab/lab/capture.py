@@ -75,9 +75,11 @@ class Capture:
         direction. `LabError` while the capture runs."""
         return self._lines if self.sources is not None else ()
 
-    def show(self) -> None:
-        """Print the command and the lines, as a terminal would."""
-        print(f"$ {self.typed}", *self.lines, sep="\n")
+    def show(self, first: int = 8) -> None:
+        """Print the command and its first lines, as a terminal would; what follows the flags of a packet is cut."""
+        shown = [line.partition(", seq")[0].partition(", ack")[0] for line in self.lines[:first]]
+        more = [f"… and {len(self.lines) - first} more"] if len(self.lines) > first else []
+        print(f"$ {self.typed}", *shown, *more, sep="\n")
 
     def __enter__(self) -> Self:
         command = ["sh", "-c", SCRIPT, self._interface, self._expression]
