@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -27,6 +26,8 @@ from egresslab.datapath.trial import test_run
 from egresslab.datapath.values import Lease, Program, Reason, Verdict
 from egresslab.errors import DatapathError
 
+from .leasing import clean, now_ns
+
 relaxed = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -39,24 +40,10 @@ LONGEST_MS = 60_000
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 
 
-def now_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-
 @pytest.fixture
 def node(rig: Rig) -> Iterator[Node]:
     yield rig.nodes["gateway"]
     clean(rig.nodes["gateway"].datapath.leases)
-
-
-def clean(maps: LeaseMaps) -> None:
-    for lease in maps.leases():
-        maps.delete_lease(lease)
-    for lease in maps.holders():
-        maps.delete_holder(lease)
-    for address, ifindex in maps.announced():
-        maps.withdraw(address, ifindex)
-    maps.set_voters(())
 
 
 @dataclass
