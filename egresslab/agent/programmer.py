@@ -146,8 +146,10 @@ class Programmer:
         return True
 
     def _write(self, slot: Slot) -> None:
-        number = self._number(slot.number)
-        self._datapath.slots.set(number, self._local(slot))
+        number, content = self._number(slot.number), self._local(slot)
+        # Another holder of a lease changes what a slot means and nothing in it.
+        if slot.lease is None or self._datapath.slots.get(number) != content:
+            self._datapath.slots.set(number, content)
         self._meaning[number] = slot
 
     def _free(self, number: int) -> None:
