@@ -23,7 +23,7 @@ from egresslab.api.resources import (
 from egresslab.operator.gateways import GatewayView, Role
 from egresslab.policy.entries import Reason
 
-PORT = 9881
+PORT = 9882
 
 LEADING = Declaration(
     "egresslab_operator_leading", Kind.GAUGE, (), "Whether this copy acts; the others wait and have nothing to say."

@@ -43,9 +43,10 @@ def observe(environment: NetnsEnvironment, *arguments: str) -> list[dict[str, An
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def metrics(lab: Lab, pod: str, node: str) -> dict[tuple[str, str], float]:
+def metrics(lab: Lab, pod: str, node: str, port: int = 9880) -> dict[tuple[str, str], float]:
     """(metric, last label's value) to value, as a scraper in the cluster gets them."""
-    text = lab.exec(pod, ["curl", "-sS", "--max-time", "5", f"http://{lab.node(node).address()}:9880/metrics"]).stdout
+    url = f"http://{lab.node(node).address()}:{port}/metrics"
+    text = lab.exec(pod, ["curl", "-sS", "--max-time", "5", url]).stdout
     return {
         (sample.name, next(iter(reversed(sample.labels.values())), "")): sample.value
         for family in text_string_to_metric_families(text)
@@ -72,6 +73,12 @@ def test_flows_and_metrics_tell_what_packets_did(lab: Lab, environment: NetnsEnv
     assert grown(GATEWAY, "egresslab_bytes_total", "TRANSLATED") >= PINGS * 84
     assert after[GATEWAY]["egresslab_source_ports_used", "ICMP"] >= 1
     assert after[GATEWAY]["egresslab_map_entries", "nat_v4"] >= 2
+
+    operator = metrics(lab, client, "lab-control-plane", 9882)
+    assert operator["egresslab_operator_leading", ""] == 1
+    assert operator["egresslab_objects", "CiliumEgressGatewayPolicy"] == 2
+    assert operator["egresslab_problems", "NoGatewayNode"] == 1
+    assert operator["egresslab_entries", "ipv4"] == after[GATEWAY]["egresslab_map_entries", "egress_policy_v4"] == 2
 
     mine = ("--pod", f"{lab.current_namespace}/client", "--protocol", "icmp", "--all")
     [forwarded] = observe(environment, *mine, "--to-fqdn", "*config.me")
