@@ -23,7 +23,7 @@ node, lease, age and silence in ns. All integers in network byte order."""
 KEY_SIZE = 38
 """How much of a record names its flow."""
 KIND_OFFSET = 46
-AT_ONCE = 512
+AT_ONCE = 256
 """Entries looked at in one step; a step takes a few milliseconds."""
 STALE_NS = 5_000_000_000
 """A flow that spoke here so lately is left alone by a sweep: its record may be on its way."""

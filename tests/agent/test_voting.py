@@ -1,4 +1,4 @@
-"""What the voter is told: who may hold which lease, in which order, who is fit; nothing before it is known who votes."""
+"""What the voter is told: who may hold which lease, in which order, who is fit; nothing before voters are known."""
 
 from __future__ import annotations
 
