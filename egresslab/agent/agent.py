@@ -16,6 +16,7 @@ from pathlib import Path
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
+from egresslab.agent.addresses import AssignedAddresses
 from egresslab.agent.exposition import serve_metrics
 from egresslab.agent.failover import Failover
 from egresslab.agent.failovers import FailoverCounts
@@ -28,6 +29,7 @@ from egresslab.agent.metrics import PORT as METRICS_PORT
 from egresslab.agent.metrics import AgentMetrics
 from egresslab.agent.peers import Peers, serve_peers
 from egresslab.agent.programmer import ENTRIES, SLOTS, Programmer
+from egresslab.agent.upstream import UpstreamHealth
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.reflector import ObjectChange
@@ -37,9 +39,10 @@ from egresslab.datapath.census import Census
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import IPAddress, NodeConfig
 from egresslab.errors import ClusterError, DatapathError
+from egresslab.policy.assignments import assignments
 from egresslab.policy.engine import Settings
 from egresslab.policy.entries import Change, Changes, Delete, Upsert
-from egresslab.policy.inventory import ActiveChoice, Kind, Node, Pod
+from egresslab.policy.inventory import ActiveChoice, Kind, Namespace, Node, Pod
 from egresslab.policy.model import GatewayGroup
 from egresslab.policy.objects import parse_node, parse_pod
 
@@ -76,6 +79,11 @@ class AgentConfig:
         return self.run_dir / "flows.sock"
 
     @property
+    def addresses_file(self) -> Path:
+        """Which egress IPs this node's agent has put on interfaces."""
+        return self.run_dir / "addresses.json"
+
+    @property
     def ready_file(self) -> Path:
         """There while the node's datapath is in place and kept up to date."""
         return self.run_dir / "ready"
@@ -94,6 +102,10 @@ class Agent:
         self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, self._object_changed)
         self._programmer = Programmer(datapath, config.node, self._index_of)
         self._failover = Failover(api, self._view, self._programmer, config.node, config.run_dir)
+        self._upstream = UpstreamHealth(api, self._view, config.node)
+        self._addresses = AssignedAddresses(
+            netlink, config.addresses_file, lambda: assignments(self._view.engine, config.node)
+        )
         self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node, self._programmer.complete)
         self._wires = Wires(self._attachments)
         self._interfaces: tuple[NodeInterface, ...] = ()
@@ -123,6 +135,8 @@ class Agent:
             group.create_task(self._links.run())
             group.create_task(self._follow_interfaces())
             group.create_task(self._publish_interfaces())
+            group.create_task(self._upstream.run())
+            group.create_task(self._addresses.run())
             group.create_task(self._expire_flows())
             async with (
                 self._peers,
@@ -163,6 +177,9 @@ class Agent:
             if self._programmer.incomplete != incomplete:
                 self._links.wake.set()
         self._failover.changed(change)
+        if not isinstance(change, Upsert) or not isinstance(change.value, Pod | Namespace):
+            self._upstream.wake.set()
+            self._addresses.wake.set()
         match change:
             case Upsert(Pod() as pod):
                 self._learn(pod)
@@ -221,6 +238,7 @@ class Agent:
             if self._interfaces != before:
                 self._programmer.rewrite_slots()
                 self._failover.wake()
+                self._addresses.wake.set()
                 self._publish.set()
 
     async def _publish_interfaces(self) -> None:
@@ -243,7 +261,8 @@ class Agent:
     async def _expire_flows(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_PERIOD_S)
-            self._datapath.nat.expire()
+            for _ in self._datapath.nat.expire_in_steps():
+                await asyncio.sleep(0)
 
     async def _admit(self, sandbox: Sandbox) -> None:
         """A pod may run once its link carries our program and its gateways know it too."""

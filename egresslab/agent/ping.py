@@ -37,7 +37,7 @@ async def ping(address: IPv4Address | IPv6Address, timeout_s: float, interface: 
                 raw.setblocking(False)
                 if interface is not None:
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-                await loop.sock_connect(raw, (str(address), 0))
+                raw.connect((str(address), 0))  # sends nothing and so never waits
                 await loop.sock_sendall(raw, packet)
                 while True:
                     answer = await loop.sock_recv(raw, 2048)
@@ -52,6 +52,7 @@ async def ping(address: IPv4Address | IPv6Address, timeout_s: float, interface: 
 
 def _checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071) of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+    folded: int = total + (total >> 16)
+    return ~folded & 0xFFFF

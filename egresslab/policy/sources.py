@@ -5,7 +5,7 @@ Two rules: Cilium's, where the families that a policy needs can fail together, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import NamedTuple
 
@@ -185,6 +185,18 @@ def without_link(source: Source, announce: Sequence[str], interfaces: Sequence[I
         return None
     names = ", ".join(sorted({interface.name for interface in known}))
     return f"has no link on {names}"
+
+
+def way_out(source: Source, announce: Sequence[str], interfaces: Sequence[Interface]) -> str | None:
+    """Name of the interface that packets with this source leave by; None where the routing table alone knows."""
+    found: Iterator[Interface | None] = iter(())
+    if source.kind is SourceKind.INTERFACE:
+        found = iter([_named(interfaces, source.interface or "")])
+    elif source.kind is SourceKind.VIRTUAL and announce:
+        found = (_named(interfaces, name) for name in announce)
+    elif source.kind is not SourceKind.DEFAULT_ROUTE:
+        found = (i for a in source.addresses for i in interfaces if i.carries(a) or i.neighbours(a))
+    return next((interface.name or None for interface in found if interface is not None), None)
 
 
 def _why_not_assigned(source: Source, address: Address, interfaces: Sequence[Interface]) -> str:

@@ -6,6 +6,9 @@ Source: Cilium's documentation of its egress gateway; where agent and schema dif
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from egresslab.policy.fields import Fields, open_object
 from egresslab.policy.model import (
     Choice,
@@ -23,6 +26,10 @@ from egresslab.policy.model import (
 from egresslab.policy.selections import read_selections
 
 KIND = "CiliumEgressGatewayPolicy"
+ASSIGN_ANNOTATION = "egresslab.dev/assign-egress-ip"
+"""Not Cilium's: "true" asks for the egress IP to be put on the gateway, where nothing else does it."""
+ASSIGN_TO_ANNOTATION = "egresslab.dev/assign-egress-ip-to"
+"""The interface; without it, the one whose network has the address."""
 MAX_GATEWAYS = 64
 
 
@@ -59,6 +66,8 @@ def parse_policy(obj: object, leftovers: list[str] | None = None) -> EgressPolic
         choice = Choice.FIRST_BY_NAME
     else:
         choice = Choice.HASH_MODULO
+    annotations = metadata.raw("annotations")
+    assign = annotations if isinstance(annotations, Mapping) else {}
     policy = EgressPolicy(
         key=PolicyKey(Dialect.CILIUM, name),
         selections=_selections(spec),
@@ -66,7 +75,7 @@ def parse_policy(obj: object, leftovers: list[str] | None = None) -> EgressPolic
         exclusions=exclusions,
         group=GatewayGroup(
             key=None,
-            members=tuple(_member(gateway) for gateway in gateways),
+            members=tuple(_member(gateway, assign) for gateway in gateways),
             choice=choice,
             families=families_of(destinations),
         ),
@@ -87,7 +96,7 @@ def _selections(spec: Fields) -> tuple[Selection, ...]:
     return read_selections(spec, needs_pod_or_namespace=True)
 
 
-def _member(gateway: Fields) -> Member:
+def _member(gateway: Fields, annotations: Mapping[Any, Any]) -> Member:
     nodes = gateway.selector("nodeSelector")
     if nodes is None:
         raise gateway.refusal("nodeSelector", "is required", fix="add nodeSelector; {} means every node")
@@ -104,5 +113,8 @@ def _member(gateway: Fields) -> Member:
     if interface:
         return Member(nodes, Source(SourceKind.INTERFACE, interface=interface))
     if address is not None:
+        if annotations.get(ASSIGN_ANNOTATION) == "true":
+            carrier = str(annotations.get(ASSIGN_TO_ANNOTATION) or "") or None
+            return Member(nodes, Source(SourceKind.ADDRESS, carrier, (address,), assign=True))
         return Member(nodes, Source(SourceKind.ADDRESS, addresses=(address,)))
     return Member(nodes, Source())

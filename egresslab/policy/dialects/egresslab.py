@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from egresslab.policy.fields import Fields, open_object
 from egresslab.policy.model import (
+    Address,
     Choice,
     Dialect,
     EgressPolicy,
@@ -104,7 +105,10 @@ def _source(spec: Fields, mode: Mode) -> tuple[Source, tuple[str, ...]]:
     addresses = source.addresses("addresses")
     interface = source.text("interface")
     announce = source.texts("announceInterfaces")
+    assign = source.boolean("assign", False)
     source.close(strict=True)
+    if assign:
+        return _assigned(source, mode, addresses, interface, bool(virtual)), ()
     if sum(map(bool, (virtual, addresses, interface))) > 1:
         raise source.refusal(
             "virtualIPs", "virtualIPs, addresses and interface exclude each other", fix="keep one of them"
@@ -126,6 +130,16 @@ def _source(spec: Fields, mode: Mode) -> tuple[Source, tuple[str, ...]]:
     if interface:
         return Source(SourceKind.INTERFACE, interface=interface), ()
     return Source(), ()
+
+
+def _assigned(source: Fields, mode: Mode, addresses: tuple[Address, ...], interface: str, virtual: bool) -> Source:
+    if not addresses or virtual:
+        fix = "add addresses, or remove assign (virtualIPs are held without being assigned)"
+        raise source.refusal("assign", "only addresses are assigned", value=True, fix=fix)
+    if mode is Mode.SPREAD:
+        fix = "use mode: Standby, or let the nodes carry their addresses and remove assign"
+        raise source.refusal("assign", "an address has one carrier, and Spread has many gateways", value=True, fix=fix)
+    return Source(SourceKind.ADDRESS, interface or None, addresses, assign=True)
 
 
 def _failback(spec: Fields) -> Failback:
