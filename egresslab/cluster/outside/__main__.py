@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import uvloop
 
 from egresslab.cluster.outside.process import enter_network_namespace, load_config, run
 from egresslab.errors import EgresslabError
+
+PRIORITY = -10
+"""The world is another machine: whatever keeps this one's processors busy must not keep it waiting (setpriority(2))."""
 
 
 def main() -> int:
@@ -23,6 +28,8 @@ def main() -> int:
         config = load_config(arguments.config)
         if config.network_namespace is not None:
             enter_network_namespace(config.network_namespace)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
         uvloop.run(run(config))
     except EgresslabError as error:
         print(error, file=sys.stderr)
