@@ -12,8 +12,6 @@ from egresslab.cli.output import LabName, Output, OutputAs, write_data, write_ta
 from egresslab.errors import EnvironmentFailure, LabError
 
 Kind = Annotated[str, typer.Option("--environment", help="netns, or kubeconfig for the cluster of $KUBECONFIG.")]
-SOLVED = "solved"
-"""The event that says that a check's exercise was solved for the learner."""
 
 
 def progress(
@@ -69,7 +67,7 @@ def goto(
     environment: Kind = "netns",
     everything: Annotated[bool, typer.Option("--all", help="Run chapters too that are passed already.")] = False,
 ) -> None:
-    """Bring the lab to the state before a chapter: clean it, and run the solutions of earlier ones not passed yet."""
+    """Bring the lab to the state before a chapter: clean it, and run the solutions of earlier ones not done yet."""
     from egresslab.lab import chapters, standing
     from egresslab.lab.progress import Progress, state_directory
     from egresslab.lab.runner import console
@@ -80,7 +78,8 @@ def goto(
     [target] = chapters.discover(home, [chapter])[:1]
     own = Progress.default()
     known = {one.chapter: one for one in standing.all_contents(home)}
-    done = {one.chapter for one in standing.standings(own, known.values()) if one.done and not everything}
+    stands = standing.standings(own, known.values())
+    done = {one.chapter for one in stands if (one.done or one.replayed) and not everything}
     before = [one for one in chapters.discover(home) if one.id < target.id]
     todo = [one for one in before if one.id not in done and not one.lacking(environment)]
     for skipped in (one for one in before if one.lacking(environment)):
@@ -92,7 +91,7 @@ def goto(
         for run in runs:
             if run.result is Result.PASSED:
                 for check in known[run.chapter.id].checks:
-                    own.record(SOLVED, run.chapter.id, check=check)
+                    own.record(standing.REPLAYED, run.chapter.id, check=check)
         if code:
             raise typer.Exit(code)
     typer.echo(f"ready for {target.id}: open {target.path}")

@@ -18,13 +18,16 @@ from egresslab.lab.display import Table
 from egresslab.lab.progress import Progress
 
 DONE = ("pass", "not applicable")
+REPLAYED = "replayed"
+"""The event that a check passed in a run that was made for the learner (`egresslab labs goto`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One chapter of one learner: names of its checks and exercises that are passed, and what it took.
 
-    `shown` counts exercises whose solution was looked at or run for the learner.
+    `shown` counts exercises whose solution was looked at or run for the learner; `replayed` says that the whole chapter
+    was run for them.
     """
 
     chapter: str
@@ -36,6 +39,7 @@ class Standing:
     hints: int
     shown: int
     last: str
+    replayed: bool = False
 
     @property
     def done(self) -> bool:
@@ -105,7 +109,8 @@ def standings(progress: Progress, chapters: Iterable[Contents]) -> list[Standing
 def _standing(chapter: Contents, events: Sequence[Mapping[str, Any]], best: Mapping[tuple[str, str], str]) -> Standing:
     own = [event for event in events if event.get("chapter") == chapter.chapter]
     passed = [check for check in chapter.checks if best.get((chapter.chapter, check)) in DONE]
-    shown = {event.get("check") for event in own if event.get("event") in ("solution", "solved")}
+    replayed = {event.get("check") for event in own if event.get("event") == REPLAYED}
+    shown = {event.get("check") for event in own if event.get("event") == "solution"} | replayed
     return Standing(
         chapter.chapter,
         chapter.title,
@@ -116,6 +121,7 @@ def _standing(chapter: Contents, events: Sequence[Mapping[str, Any]], best: Mapp
         sum(event.get("event") == "hint" for event in own),
         sum(name in shown for name in chapter.exercises),
         max((str(event.get("time", "")) for event in own), default=""),
+        bool(replayed) and replayed >= set(chapter.checks),
     )
 
 
@@ -140,6 +146,8 @@ def table(found: Sequence[Standing]) -> Table:
 def _state(standing: Standing) -> str:
     if standing.done and standing.checks:
         return "✔ done"
+    if standing.replayed:
+        return "→ run for you"
     return "… begun" if standing.last else "– open"
 
 

@@ -39,6 +39,13 @@ def test_a_chapter_is_done_when_every_check_has_passed_once(tmp_path: Path) -> N
     assert (whole.passed, whole.solved, whole.hints, whole.shown, whole.done) == (2, 1, 1, 1, True)
 
 
+def test_a_chapter_that_was_run_for_the_learner_is_neither_done_nor_open(tmp_path: Path) -> None:
+    events = ((standing.REPLAYED, check, "") for check in CHAPTER.checks)
+    [replayed] = found = standing.standings(learner(tmp_path, "a", *events), [CHAPTER])
+    assert (replayed.done, replayed.replayed, replayed.shown) == (False, True, 1)
+    assert standing.table(found).rows[0][0] == "→ run for you"
+
+
 def test_what_was_never_begun_is_open(tmp_path: Path) -> None:
     [row] = standing.table(standing.standings(Progress(tmp_path / "none.jsonl"), [CHAPTER])).rows
     assert row == ("– open", "02-x", "0 of 2", "0 of 1", "0", "0", "")
