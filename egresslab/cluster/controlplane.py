@@ -15,7 +15,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,7 @@ from pyroute2 import netns
 
 from egresslab.cluster.apiserver.server import ApiServer, Settings
 from egresslab.cluster.apiserver.store import HISTORY
+from egresslab.cluster.forwarding import forwarding
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class Configuration(BaseModel):
     `netns` (a name in /run/netns) and `node_bind` go together; without them the server is on the host's loopback only.
     `kubeconfig` is what the controllers connect with; without it there are none. `service_accounts` says whether pods
     must have a service account; by default they must where there are controllers to make one. `history` is how many
-    changes of a resource watches can go back.
+    changes of a resource watches can go back. `upstream` is Kubernetes' own API server: with it none is served here,
+    and what comes to `host_bind` is passed on to it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +68,7 @@ class Configuration(BaseModel):
     host_bind: Bind
     netns: str | None = None
     node_bind: Bind | None = None
+    upstream: Bind | None = None
     tls: TlsFiles
     tokens: Path
     kubelet_token: str = ""
@@ -117,14 +120,8 @@ def _settings(config: Configuration) -> Settings:
     )
 
 
-async def serve(config: Configuration, listeners: list[socket.socket]) -> None:
-    """Serve until SIGTERM or SIGINT; raises what ends the controllers, should they fail."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    api = ApiServer(_settings(config))
-    await api.start()
-    server = _Server(
+def _server(config: Configuration, api: ApiServer) -> _Server:
+    return _Server(
         uvicorn.Config(
             api.app,
             loop="none",
@@ -144,22 +141,48 @@ async def serve(config: Configuration, listeners: list[socket.socket]) -> None:
             backlog=_BACKLOG,
         )
     )
-    serving = asyncio.create_task(server.serve(sockets=listeners), name="api server")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    tasks = [serving, stopping]
-    if config.kubeconfig is not None:
-        # Imported here: a control plane for tests of the API alone has no need of controllers.
-        controllers = importlib.import_module("egresslab.cluster.controllers")
-        tasks.append(asyncio.create_task(controllers.run_controllers(config.kubeconfig, stop), name="controllers"))
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    await api.stop()
-    server.should_exit = True
-    await asyncio.wait(tasks, timeout=STOP_S)
+
+
+@contextlib.asynccontextmanager
+async def serving(config: Configuration, listeners: list[socket.socket]) -> AsyncIterator[asyncio.Task[None] | None]:
+    """The API server while the context is open, as the task that serves, or the way to another one."""
+    if config.upstream is not None:
+        async with forwarding(listeners[0], *_split(config.upstream)):
+            yield None
+        return
+    api = ApiServer(_settings(config))
+    await api.start()
+    server = _server(config, api)
+    task = asyncio.create_task(server.serve(sockets=listeners), name="api server")
+    try:
+        yield task
+    finally:
+        await api.stop()
+        server.should_exit = True
+        await asyncio.wait([task], timeout=STOP_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        api.store.close()
+
+
+async def serve(config: Configuration, listeners: list[socket.socket]) -> None:
+    """Serve until SIGTERM or SIGINT; raises what ends the server or the controllers, should they fail."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(config, listeners) as server:
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        tasks = [stopping, *([server] if server else ())]
+        if config.kubeconfig is not None:
+            # Imported here: a control plane for tests of the API alone has no need of controllers.
+            controllers = importlib.import_module("egresslab.cluster.controllers")
+            tasks.append(asyncio.create_task(controllers.run_controllers(config.kubeconfig, stop), name="controllers"))
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await asyncio.wait(tasks[2 if server else 1 :] or [stopping], timeout=STOP_S)
     for task in tasks:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    api.store.close()
     for task, result in zip(tasks, results, strict=True):
         if isinstance(result, Exception):
             logger.error("%s failed", task.get_name(), exc_info=result)

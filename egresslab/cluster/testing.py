@@ -1,5 +1,7 @@
 """A real API server for tests: its own process on a free port of the loopback, with its own state and certificates.
 
+Given `Assets` it is Kubernetes' own, with etcd, and our control plane beside it runs the controllers alone.
+
 `api_server` is a pytest fixture for one test; `running_server` is the context manager behind it, for fixtures of
 another scope. Register with `pytest_plugins = ["egresslab.cluster.testing"]` or import the fixture. Nothing here needs
 root.
@@ -33,9 +35,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from egresslab.cluster.assets import Assets, Place
 from egresslab.errors import ClusterError
 
-START_S = 15.0
+START_S = 30.0
 _ADMIN = ("kubernetes-admin", "system:masters")
 
 
@@ -46,9 +49,9 @@ class RunningServer:
     directory: Path
     url: str
     kubeconfig: Path
-    config: Path
     tokens: dict[str, str]
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    commands: list[list[str]]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
 
     @property
     def ca(self) -> Path:
@@ -58,17 +61,17 @@ class RunningServer:
     @property
     def pid(self) -> int:
         """Of the server's process."""
-        assert self.process is not None
-        return self.process.pid
+        return self.processes[0].pid
 
     def start(self) -> None:
-        """Start the process and wait until it is ready; raises `ClusterError` with its log when it does not come up."""
-        command = [sys.executable, "-m", "egresslab.cluster.controlplane", "--config", str(self.config)]
+        """Start it and wait until it is ready; raises `ClusterError` with its log when it does not come up."""
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
         with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONHASHSEED": "0"})
+            for command in self.commands:
+                self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
         trust = ssl.create_default_context(cafile=str(self.ca))
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while time.monotonic() < deadline and all(process.poll() is None for process in self.processes):
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", context=trust, timeout=START_S):
                     return
@@ -79,11 +82,11 @@ class RunningServer:
         raise ClusterError(f"the API server did not become ready within {START_S:g} s:\n{log_text}", object=self.url)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """End the process, by default as a crash does."""
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(START_S)
-            self.process = None
+        """End its processes, by default as a crash does."""
+        for process in self.processes:
+            process.send_signal(number)
+            process.wait(START_S)
+        self.processes.clear()
 
     def kubeconfig_for(self, user: str) -> Path:
         """A kubeconfig of another user in `tokens`."""
@@ -93,11 +96,13 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(directory: Path, users: dict[str, str] | None = None, **settings: Any) -> Iterator[RunningServer]:
+def running_server(
+    directory: Path, users: dict[str, str] | None = None, *, assets: Assets | None = None, **settings: Any
+) -> Iterator[RunningServer]:
     """Run a server in `directory` (empty, or of an earlier run). `users` maps further user names to their groups
     (comma-separated); `settings` are further keys of its configuration file.
     """
-    port = _free_port()
+    port = free_port()
     certificates(directory)
     known = {_ADMIN[0]: _ADMIN[1], "system:apiserver": "", **(users or {})}
     tokens = {user: secrets.token_hex(16) for user in known}
@@ -114,15 +119,23 @@ def running_server(directory: Path, users: dict[str, str] | None = None, **setti
         "kubelet_token": tokens["system:apiserver"],
         **settings,
     }
+    commands = [[sys.executable, "-m", "egresslab.cluster.controlplane", "--config", f"{directory}/control-plane.json"]]
+    if assets is not None:
+        accounts = settings.get("service_accounts", "kubeconfig" in settings)
+        place = Place(
+            directory, directory, directory / "tokens.csv", "127.0.0.1", port, _free_pair(), accounts=accounts
+        )
+        config |= {"host_bind": f"127.0.0.1:{free_port()}", "upstream": f"127.0.0.1:{port}"}
+        commands = [assets.api_server(place), assets.etcd(place), *(commands if "kubeconfig" in settings else ())]
     (directory / "control-plane.json").write_text(json.dumps(config))
     kubeconfig = directory / "kubeconfig"
     _write_kubeconfig(kubeconfig, url, directory / "ca.crt", tokens[_ADMIN[0]])
-    server = RunningServer(directory, url, kubeconfig, directory / "control-plane.json", tokens)
+    server = RunningServer(directory, url, kubeconfig, tokens, commands)
     server.start()
     try:
         yield server
     finally:
-        server.kill(signal.SIGTERM)
+        server.kill(signal.SIGTERM if assets is None else signal.SIGKILL)
 
 
 @pytest.fixture
@@ -132,10 +145,22 @@ def api_server(tmp_path: Path) -> Iterator[RunningServer]:
         yield server
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _free_pair() -> int:
+    """A port that is free, and the next one is too."""
+    while True:
+        port = free_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
 
 
 def _write_kubeconfig(path: Path, url: str, ca: Path, token: str) -> None:
@@ -152,11 +177,11 @@ def _write_kubeconfig(path: Path, url: str, ca: Path, token: str) -> None:
 
 
 def certificates(directory: Path) -> None:
-    """A CA and a server certificate for 127.0.0.1 and localhost; kept if they are there."""
+    """A CA, a server certificate for 127.0.0.1 and localhost, and the server's own as a client; kept if there."""
     if (directory / "apiserver.crt").exists():
         return
     now = datetime.now(UTC)
-    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test-ca")])
 
     def build(name: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
@@ -180,14 +205,16 @@ def certificates(directory: Path) -> None:
     )
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
-    certificate = (
-        build(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "apiserver")]), key.public_key())
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(issuer, critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
     pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (directory / "ca.crt").write_bytes(authority.public_bytes(pem))
-    (directory / "apiserver.crt").write_bytes(certificate.public_bytes(pem))
-    (directory / "apiserver.key").write_bytes(private)
+    for stem in ("apiserver", "apiserver-client"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            build(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, stem)]), key.public_key())
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(authority_key, hashes.SHA256())
+        )
+        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        (directory / f"{stem}.crt").write_bytes(certificate.public_bytes(pem))
+        (directory / f"{stem}.key").write_bytes(private)

@@ -88,6 +88,12 @@ def _unchanged(obj: Object, old: Object | None) -> list[FieldFault]:
     return faults
 
 
+def validate_revision(obj: Object, old: Object | None) -> list[FieldFault]:
+    """What a ControllerRevision holds never changes."""
+    changed = old is not None and old.get("data") != obj.get("data")
+    return [invalid("data", obj.get("data"), "field is immutable")] if changed else []
+
+
 def prepare_priority_class(obj: Object, old: Object | None) -> None:
     """Preemption is the rule."""
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")

@@ -93,6 +93,8 @@ def _plain(value: Any) -> Any:
         return {key if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise status.bad_request(f"error decoding YAML: {value} does not fit into 64 bits")
     return value if value is None or isinstance(value, str | int | float) else value.isoformat()
 
 

@@ -150,6 +150,8 @@ class Resources:
                 return answer(await self._subresources.evict(kind, namespace, name, entry, read(body, media)), 201)
             case "token":
                 return answer(self._subresources.token(entry, kind, read(body, media)), 201)
+            case "log" if not entry.fields["spec.nodeName"]:
+                return Response(media_type="text/plain")
             case "log":
                 url = self._kubelets.url("containerLogs", entry, request.query_params)
                 return await _streamed(self._kubelets.log(url), "text/plain")

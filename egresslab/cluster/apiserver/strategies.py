@@ -42,6 +42,7 @@ STRATEGIES: dict[str, Strategy] = {
     "deployments.apps": Strategy(workloads.prepare_deployment, workloads.validate_workload),
     "replicasets.apps": Strategy(workloads.prepare_replica_set, workloads.validate_workload),
     "daemonsets.apps": Strategy(workloads.prepare_daemon_set, workloads.validate_workload),
+    "controllerrevisions.apps": Strategy(_nothing, cluster.validate_revision),
     "priorityclasses.scheduling.k8s.io": Strategy(cluster.prepare_priority_class, cluster.validate_priority_class),
     "rolebindings.rbac.authorization.k8s.io": Strategy(cluster.prepare_binding, cluster.validate_binding),
     "clusterrolebindings.rbac.authorization.k8s.io": Strategy(cluster.prepare_binding, cluster.validate_binding),

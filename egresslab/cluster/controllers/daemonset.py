@@ -161,8 +161,8 @@ class DaemonSetController:
         if mine is None:
             await self._create_revision(owner, name, revision, newest + 1)
         elif mine["revision"] < newest:
-            body = {"metadata": {"resourceVersion": mine["metadata"]["resourceVersion"]}, "revision": newest + 1}
-            await self._api.patch(CONTROLLER_REVISIONS, name, body, metadata["namespace"])
+            # Not a patch: kube-apiserver compares `data` byte by byte, and a patch would put its keys in order.
+            await self._api.replace(CONTROLLER_REVISIONS, {**mine, "revision": newest + 1})
         used = {(pod["metadata"].get("labels") or {}).get(HASH_LABEL) for pod in pods} | {revision}
         spare = [item for item in known if (item["metadata"].get("labels") or {}).get(HASH_LABEL) not in used]
         for item in spare[: max(0, len(spare) - owner["spec"].get("revisionHistoryLimit", 10))]:

@@ -52,7 +52,7 @@ SEEDS: dict[tuple[str, str], dict[str, Any]] = {
     ("cilium.io", "ciliumegressgatewaypolicies"): policy("a"),
 }
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )

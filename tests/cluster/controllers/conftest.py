@@ -14,6 +14,7 @@ import pytest
 
 from egresslab.api.connection import Api, connect
 from egresslab.api.resources import Object, Resource
+from egresslab.cluster.assets import Assets
 from egresslab.cluster.controllers import Settings, run_controllers
 from egresslab.cluster.testing import RunningServer, running_server
 from egresslab.environments.netns.doctor import kubectl_path
@@ -78,10 +79,12 @@ class Cluster:
 
 
 @asynccontextmanager
-async def hollow_cluster(directory: Path, settings: Settings | None = None, **options: Any) -> AsyncIterator[Cluster]:
+async def hollow_cluster(
+    directory: Path, settings: Settings | None = None, *, assets: Assets | None = None, **options: Any
+) -> AsyncIterator[Cluster]:
     """Controllers run in the server's process, or, with `settings`, in the test's own event loop."""
     beside: dict[str, Any] = {"kubeconfig": str(directory / "kubeconfig")} if settings is None else {}
-    with running_server(directory, service_accounts=False, **beside) as server:
+    with running_server(directory, assets=assets, service_accounts=False, **beside) as server:
         async with connect(server.kubeconfig) as api:
             kubelets = HollowKubelets(api, NODES, **options)
             await kubelets.register()
