@@ -207,6 +207,19 @@ async def test_a_voter_that_stays_keeps_its_grant_when_others_change(node: Node)
 
 @pytest.mark.root
 @pytest.mark.asyncio(loop_scope="session")
+async def test_new_voters_do_not_bring_an_old_epoch_back(node: Node) -> None:
+    maps = node.datapath.leases
+    one, two = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+    maps.make_lease(7)
+    for voter, epoch, until_ms, expected in ((one, 5, 300, 5), (two, 4, 50_000, 5), (two, 6, 100, 6)):
+        maps.set_voters([voter])
+        answer = maps.probe(Request(1, 2, now_ns(), (GrantRequest(7, until_ms, epoch),)), sender=voter, target=node.v4)
+        assert answer and answer.leases[0].epoch == expected
+        assert answer.leases[0].held_ms <= 300
+
+
+@pytest.mark.root
+@pytest.mark.asyncio(loop_scope="session")
 async def test_the_answer_says_whether_the_voter_lives(node: Node) -> None:
     maps = node.datapath.leases
     for beat, alive in ((0, False), (now_ns() - 2_000 * MS, False), (now_ns(), True)):
