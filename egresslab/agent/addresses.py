@@ -38,35 +38,35 @@ FOREVER = 0xFFFF_FFFF
 class AssignedAddresses:
     """Keeps what this agent put on interfaces equal to what `wanted` says; set `wake` when that or they change."""
 
-    def __init__(self, netlink: AsyncIPRoute, record: Path, wanted: Callable[[], Collection[Assignment]]) -> None:
+    def __init__(self, record: Path, wanted: Callable[[], Collection[Assignment]]) -> None:
         """`record` is the file that says what was put where."""
-        self._netlink = netlink
         self._record = record
         self._wanted = wanted
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled; what is assigned then stays, for the datapath goes on using it."""
-        async with asyncio.TaskGroup() as announcing:
+        # A socket of its own: the kernel refuses a second dump on one that is busy with another.
+        async with AsyncIPRoute() as netlink, asyncio.TaskGroup() as announcing:
             self.wake.set()
             while True:
                 await self.wake.wait()
                 self.wake.clear()
                 try:
-                    for fresh in await self.reconcile():
+                    for fresh in await self.reconcile(netlink):
                         announcing.create_task(self._announce(fresh))
                 except (NetlinkError, NetlinkDumpInterrupted, OSError) as error:
                     logger.warning("an egress IP was not assigned or removed: %s", error)
                     asyncio.get_running_loop().call_later(RETRY_S, self.wake.set)
 
-    async def reconcile(self) -> list[Assignment]:
+    async def reconcile(self, netlink: AsyncIPRoute) -> list[Assignment]:
         """Make it so; returns what was put on an interface just now. Raises what netlink raises."""
         ours, wanted = self._read(), set(self._wanted())
-        links = {link.get("ifname"): link["index"] async for link in await self._netlink.link("dump")}
-        present = await self._present()
+        links = {link.get("ifname"): link["index"] async for link in await netlink.link("dump")}
+        present = await self._present(netlink)
         for old in ours - wanted:
             if (old.address, links.get(old.interface)) in present:
-                await self._remove(old, links[old.interface])
+                await self._remove(netlink, old, links[old.interface])
                 present.discard((old.address, links[old.interface]))
             ours.discard(old)
             self._write(ours)
@@ -75,27 +75,27 @@ class AssignedAddresses:
         for new in sorted(wanted, key=lambda item: (item.address.version, int(item.address), item.interface)):
             if new.address not in carried and new.interface in links:
                 self._write(ours := ours | {new})
-                if await self._add(new, links[new.interface]):
+                if await self._add(netlink, new, links[new.interface]):
                     fresh.append(new)
                 else:
                     self._write(ours := ours - {new})
         return fresh
 
-    async def _present(self) -> set[tuple[Address, int]]:
+    async def _present(self, netlink: AsyncIPRoute) -> set[tuple[Address, int]]:
         found = set()
         for family in (socket.AF_INET, socket.AF_INET6):
-            async for item in await self._netlink.addr("dump", family=family):
+            async for item in await netlink.addr("dump", family=family):
                 found.add((ip_address(item.get("local") or item.get("address")), item["index"]))
         return found
 
-    async def _add(self, new: Assignment, index: int) -> bool:
+    async def _add(self, netlink: AsyncIPRoute, new: Assignment, index: int) -> bool:
         """Put it there, alone in its network and never chosen for the node's own packets; False when somebody else has
         just done so."""
         more: dict[str, Any] = {}
         if isinstance(new.address, IPv6Address):
             more = {"flags": IFA_F_NODAD, "preferred_lft": 0, "valid_lft": FOREVER}
         try:
-            await self._netlink.addr(
+            await netlink.addr(
                 "add", index=index, address=str(new.address), prefixlen=new.address.max_prefixlen, **more
             )
         except NetlinkError as error:
@@ -105,9 +105,9 @@ class AssignedAddresses:
         logger.info("assigned egress IP %s to %s", new.address, new.interface)
         return True
 
-    async def _remove(self, old: Assignment, index: int) -> None:
+    async def _remove(self, netlink: AsyncIPRoute, old: Assignment, index: int) -> None:
         try:
-            await self._netlink.addr("del", index=index, address=str(old.address), prefixlen=old.address.max_prefixlen)
+            await netlink.addr("del", index=index, address=str(old.address), prefixlen=old.address.max_prefixlen)
         except NetlinkError as error:
             if error.code not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                 raise

@@ -103,9 +103,7 @@ class Agent:
         self._programmer = Programmer(datapath, config.node, self._index_of)
         self._failover = Failover(api, self._view, self._programmer, config.node, config.run_dir)
         self._upstream = UpstreamHealth(api, self._view, config.node)
-        self._addresses = AssignedAddresses(
-            netlink, config.addresses_file, lambda: assignments(self._view.engine, config.node)
-        )
+        self._addresses = AssignedAddresses(config.addresses_file, lambda: assignments(self._view.engine, config.node))
         self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node, self._programmer.complete)
         self._wires = Wires(self._attachments)
         self._interfaces: tuple[NodeInterface, ...] = ()

@@ -109,12 +109,12 @@ WANTED = {Assignment(IPV4, "eth0"), Assignment(IPV6, "eth0")}
 @pytest.mark.root
 async def test_what_is_wanted_comes_and_goes(netlink: AsyncIPRoute, tmp_path: Path) -> None:
     wanted = set(WANTED)
-    addresses = AssignedAddresses(netlink, tmp_path / "addresses.json", lambda: wanted)
-    assert set(await addresses.reconcile()) == WANTED
+    addresses = AssignedAddresses(tmp_path / "addresses.json", lambda: wanted)
+    assert set(await addresses.reconcile(netlink)) == WANTED
     assert await carried(netlink) == BASE | OURS
-    assert await addresses.reconcile() == []
+    assert await addresses.reconcile(netlink) == []
     wanted.clear()
-    await addresses.reconcile()
+    await addresses.reconcile(netlink)
     assert await carried(netlink) == BASE
 
 
@@ -122,8 +122,8 @@ async def test_what_is_wanted_comes_and_goes(netlink: AsyncIPRoute, tmp_path: Pa
 async def test_nothing_is_left_when_the_policy_goes_while_the_agent_is_away(
     netlink: AsyncIPRoute, tmp_path: Path
 ) -> None:
-    await AssignedAddresses(netlink, tmp_path / "addresses.json", lambda: WANTED).reconcile()
-    await AssignedAddresses(netlink, tmp_path / "addresses.json", lambda: ()).reconcile()
+    await AssignedAddresses(tmp_path / "addresses.json", lambda: WANTED).reconcile(netlink)
+    await AssignedAddresses(tmp_path / "addresses.json", lambda: ()).reconcile(netlink)
     assert await carried(netlink) == BASE
 
 
@@ -132,10 +132,10 @@ async def test_what_others_put_there_stays(netlink: AsyncIPRoute, tmp_path: Path
     (index,) = await netlink.link_lookup(ifname="eth1")
     await netlink.addr("add", index=index, address=str(IPV4), prefixlen=24)
     wanted = {Assignment(IPV4, "eth0")}
-    addresses = AssignedAddresses(netlink, tmp_path / "addresses.json", lambda: wanted)
-    assert await addresses.reconcile() == []
+    addresses = AssignedAddresses(tmp_path / "addresses.json", lambda: wanted)
+    assert await addresses.reconcile(netlink) == []
     wanted.clear()
-    await addresses.reconcile()
+    await addresses.reconcile(netlink)
     assert await carried(netlink) == BASE | {"192.168.60.100/24@eth1"}
 
 
@@ -144,11 +144,11 @@ async def test_an_address_that_somebody_took_off_comes_back_and_one_may_move(
     netlink: AsyncIPRoute, tmp_path: Path
 ) -> None:
     wanted = {Assignment(IPV4, "eth0")}
-    addresses = AssignedAddresses(netlink, tmp_path / "addresses.json", lambda: wanted)
-    await addresses.reconcile()
+    addresses = AssignedAddresses(tmp_path / "addresses.json", lambda: wanted)
+    await addresses.reconcile(netlink)
     (index,) = await netlink.link_lookup(ifname="eth0")
     await netlink.addr("del", index=index, address=str(IPV4), prefixlen=32)
-    assert set(await addresses.reconcile()) == wanted
+    assert set(await addresses.reconcile(netlink)) == wanted
     wanted = {Assignment(IPV4, "eth1")}
-    assert set(await addresses.reconcile()) == wanted
+    assert set(await addresses.reconcile(netlink)) == wanted
     assert await carried(netlink) == BASE | {"192.168.60.100/32@eth1"}
