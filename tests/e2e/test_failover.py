@@ -1,0 +1,139 @@
+"""A gateway fails, or is taken out of service, and another goes on: proved by packets sent and answers counted."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from egresslab.environments.netns.environment import NetnsEnvironment
+from egresslab.lab import Lab
+from egresslab.lab.drills.records import Protocol
+from egresslab.lab.drills.result import DrillResult
+from tests.e2e.policies import IFCONFIG
+
+FIRST, SECOND, ELSEWHERE = "lab-worker", "lab-worker2", "lab-worker3"
+VIRTUAL = {4: "192.168.60.210", 6: "fd00:60::210"}
+SHORT = {"before_s": 0.5, "after_s": 2.0}
+
+
+def ours(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "egresslab.dev/v1alpha1",
+        "kind": "EgressGateway",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeSelector": {"matchLabels": {"e2e-failover": "true"}},
+            "source": {"virtualIPs": [*VIRTUAL.values()], "announceInterfaces": ["eth0"]},
+        },
+    }
+
+
+def deckhouse(name: str, family: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "network.deckhouse.io/v1alpha1",
+        "kind": "EgressGateway",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeSelector": {"e2e-failover": "true"},
+            "sourceIP": {
+                "mode": "VirtualIPAddress",
+                "virtualIPAddress": {"ip": VIRTUAL[family], "interfaces": ["eth0"]},
+            },
+        },
+    }
+
+
+def through(gateway: dict[str, Any] | str, namespace: str) -> dict[str, Any]:
+    """A policy for every pod of the namespace, in the gateway's dialect."""
+    version = gateway["apiVersion"] if isinstance(gateway, dict) else "egresslab.dev/v1alpha1"
+    name = gateway["metadata"]["name"] if isinstance(gateway, dict) else gateway
+    return {
+        "apiVersion": version,
+        "kind": "EgressGatewayPolicy",
+        "metadata": {"name": namespace},
+        "spec": {
+            "egressGatewayName": name,
+            "selectors": [{"podSelector": {"matchLabels": {"io.kubernetes.pod.namespace": namespace}}}],
+            "destinationCIDRs": ["0.0.0.0/0", "::/0"],
+        },
+    }
+
+
+@pytest.fixture
+def candidates(lab: Lab) -> None:
+    for node in (FIRST, SECOND):
+        lab.label_node(node, "e2e-failover", "true")
+
+
+def leaves_as(lab: Lab, pod: str, family: int) -> bool:
+    return str(lab.reach(pod, IFCONFIG, family=family).address) == VIRTUAL[family]
+
+
+def drill(lab: Lab, kind: str = "failover", **options: Any) -> DrillResult:
+    result = lab.drill(kind, **SHORT | options)
+    assert result.held, str(result)
+    return result
+
+
+@pytest.mark.usefixtures("candidates")
+@pytest.mark.parametrize("dialect", ["ours", "deckhouse-ipv4", "deckhouse-ipv6"])
+def test_a_virtual_address_is_what_the_world_sees_from_every_node(lab: Lab, dialect: str) -> None:
+    name = lab.current_namespace
+    gateway = ours(name) if dialect == "ours" else deckhouse(name, int(dialect[-1]))
+    families = (4, 6) if dialect == "ours" else (int(dialect[-1]),)
+    pods = {f"on-{node}": lab.run_pod(f"on-{node}", node=node) for node in (FIRST, SECOND, ELSEWHERE)}
+    lab.apply(gateway)
+    lab.apply(through(gateway, lab.current_namespace))
+    for pod in pods:
+        for family in families:
+            lab.wait_for(f"the virtual address for {pod}", partial(leaves_as, lab, pod, family), timeout_s=8)
+    status = lab.kubectl(f"get {gateway['kind'].lower()}s.{gateway['apiVersion'].split('/')[0]} {name} -o json").stdout
+    assert FIRST in status or SECOND in status
+    listed = lab.kubectl("-n kube-system exec ds/egresslab-agent -- egresslab-dbg bpf egress list").stdout
+    own = [line for line in listed.splitlines() if line.startswith(str(pods[f"on-{ELSEWHERE}"].addresses[0]))]
+    assert own
+    assert all(line.split()[-1] in ("192.168.60.11", "192.168.60.12") for line in own if "0.0.0.0/0" in line), listed
+
+
+def test_a_policy_whose_gateway_does_not_exist_drops(lab: Lab) -> None:
+    lab.run_pod("client", node=ELSEWHERE)
+    assert lab.reach("client", IFCONFIG, family=4).address is not None
+    lab.apply(through("there-is-none", lab.current_namespace))
+    lab.wait_for("no answer", lambda: lab.reach("client", IFCONFIG, family=4).address is None, timeout_s=8)
+    with lab.capture("tcp dst port 80 and dst net 203.0.113.0/24", interface="any") as capture:
+        assert lab.reach("client", IFCONFIG, family=4).address is None
+    assert not capture.sources
+
+
+def test_connections_outlive_the_crash_of_their_gateway(lab: Lab) -> None:
+    result = drill(lab, mode="crash")
+    assert result.after not in ("", result.before)
+    assert result.measured.connections.kept == 50
+
+
+def test_a_planned_move_loses_nothing(lab: Lab) -> None:
+    result = drill(lab, "maintenance", interval_ms=20.0)
+    assert result.after not in ("", result.before)
+    assert {protocol: loss.lost for protocol, loss in result.measured.losses.items()} == dict.fromkeys(Protocol, 0)
+
+
+def test_the_death_of_the_active_gateways_agent_is_not_noticed(lab: Lab) -> None:
+    result = drill(lab, mode="agent-kill")
+    assert result.after == result.before
+
+
+def test_whose_address_changes_is_told_so(lab: Lab) -> None:
+    result = drill(lab, mode="crash", addressing="primary-ip")
+    assert result.measured.connections.reset == 50
+
+
+def test_failover_needs_neither_api_server_nor_operator(lab: Lab) -> None:
+    drill(lab, mode="headless")
+
+
+def test_nothing_leaks_when_the_only_gateway_dies(lab: Lab, environment: NetnsEnvironment) -> None:
+    result = drill(lab, mode="crash", candidates=1)
+    assert result.measured.strangers == {}
+    assert not environment.faults()
