@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from egresslab.agent.metrics import DECLARED
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.lab import Lab, Pending
 from tests.e2e.policies import ELSEWHERE, GATEWAY, IFCONFIG, PUBLIC, policy
@@ -74,6 +75,7 @@ def test_flows_and_metrics_tell_what_packets_did(lab: Lab, environment: NetnsEnv
     assert after[GATEWAY]["egresslab_source_ports_used", "ICMP"] >= 1
     assert after[GATEWAY]["egresslab_map_entries", "nat_v4"] >= 2
 
+    assert {name for name, _ in after[GATEWAY] if name.startswith("egresslab_")} <= {each.name for each in DECLARED}
     operator = metrics(lab, client, "lab-control-plane", 9882)
     assert operator["egresslab_operator_leading", ""] == 1
     assert operator["egresslab_objects", "CiliumEgressGatewayPolicy"] == 2
