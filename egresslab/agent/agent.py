@@ -98,6 +98,8 @@ class Agent:
         self._datapath = datapath
         self._netlink = netlink
         self._turn = asyncio.Lock()
+        self._adopted = False
+        """Whether the kernel has been made equal to the decisions once; before, its slots' numbers are not known."""
         self._attachments = Attachments(datapath, netlink)
         self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, self._object_changed)
         self._programmer = Programmer(datapath, config.node, self._index_of)
@@ -165,10 +167,13 @@ class Agent:
             self._learn(parse_pod(pod))
         self._programmer.adopt(self._view.engine)
         self._links.adopt()
+        self._adopted = True
         await self._attachments.attach_overlay(overlay)
         await self._wires.set(self._interfaces)
 
     def _changed(self, change: Change, changes: Changes) -> None:
+        if not self._adopted:
+            return  # the first programming takes everything in as it is then
         if changes:
             incomplete = self._programmer.incomplete
             self._programmer.apply(changes)
