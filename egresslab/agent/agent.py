@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink.exceptions import NetlinkError
 
 from egresslab.agent.addresses import AssignedAddresses
 from egresslab.agent.exposition import serve_metrics
@@ -23,7 +23,15 @@ from egresslab.agent.failovers import FailoverCounts
 from egresslab.agent.flowserver import serve_flows
 from egresslab.agent.flowstream import FlowStream, PodName
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
-from egresslab.agent.interfaces import ANNOTATION, InterfaceWatch, NodeInterface, annotation_value, read_interfaces
+from egresslab.agent.interfaces import (
+    ANNOTATION,
+    DUMP_RETRY_S,
+    InterfaceWatch,
+    NodeInterface,
+    annotation_value,
+    interrupted,
+    read_interfaces,
+)
 from egresslab.agent.links import PodLinks, Wires
 from egresslab.agent.metrics import PORT as METRICS_PORT
 from egresslab.agent.metrics import AgentMetrics
@@ -233,8 +241,10 @@ class Agent:
                     self._interfaces = await read_interfaces(self._netlink)
                     if self._interfaces != before:
                         await self._wires.set(self._interfaces)
-            except NetlinkDumpInterrupted:
-                self._watch.changed.set()
+            except NetlinkError as error:
+                if not interrupted(error):
+                    raise
+                asyncio.get_running_loop().call_later(DUMP_RETRY_S, self._watch.changed.set)
             except DatapathError as error:
                 logger.warning("an interface was not programmed: %s", error)
                 asyncio.get_running_loop().call_later(RETRY_S, self._watch.changed.set)

@@ -7,6 +7,7 @@ travel, so that offline manifests and a running cluster decide alike.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
     RTMGRP_IPV4_IFADDR,
     RTMGRP_IPV4_ROUTE,
@@ -30,6 +32,8 @@ SCOPE_UNIVERSE = 0
 IFF_UP = 0x1
 INNER_KINDS = frozenset({"dummy", "vxlan", "bridge", "geneve", "tun", "wireguard", "ifb", "nlmon"})
 """Kinds of links that lead nowhere outside the node by themselves."""
+DUMP_RETRY_S = 0.05
+"""How long what changes the kernel's tables is given to finish before they are read again."""
 FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 
 
@@ -55,6 +59,12 @@ class NodeInterface:
     def leads_out(self) -> bool:
         """Whether packets may leave or enter the node here: up, addressed, and not one of the node's inner links."""
         return self.up and bool(self.addresses) and self.kind not in INNER_KINDS and self.name != "lo"
+
+
+def interrupted(error: NetlinkError) -> bool:
+    """Whether a dump has to be repeated: the kernel's tables changed meanwhile (NLM_F_DUMP_INTR), or what is left of a
+    dump that was interrupted still stands in the way of the next one (EBUSY)."""
+    return isinstance(error, NetlinkDumpInterrupted) or error.code == errno.EBUSY
 
 
 async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink.exceptions import NetlinkError
 
-from egresslab.agent.interfaces import NodeInterface
+from egresslab.agent.interfaces import DUMP_RETRY_S, NodeInterface, interrupted
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import Endpoint, IPAddress
@@ -130,8 +130,10 @@ class PodLinks:
             try:
                 async with self._turn:
                     await self._reconcile()
-            except NetlinkDumpInterrupted:
-                self.wake.set()
+            except NetlinkError as error:
+                if not interrupted(error):
+                    raise
+                asyncio.get_running_loop().call_later(DUMP_RETRY_S, self.wake.set)
             except DatapathError as error:
                 # Most often a link that went away between looking and attaching.
                 logger.warning("a pod's link was not programmed: %s", error)
