@@ -42,6 +42,11 @@ class Ballot:
         self.probed: dict[Target, Probed] = {}
         self.voting: Voting | None = None
         self.late_ns = 0
+        self.macs: tuple[str, ...] = ()
+        """With which this node announces addresses; told to the others."""
+        self.missing_links: tuple[str, ...] = ()
+        self.foreign_macs: dict[str, tuple[str, ...]] = {}
+        """What other nodes told of theirs."""
         self._silent_until = now + silent_ns
         self._started = now
         self._sequence = 0
@@ -82,9 +87,10 @@ class Ballot:
             del self.tenures[lease]
         self._dirty = True
 
-    def links(self, down: Iterable[int]) -> None:
-        """Leases that this node cannot serve, for a link of its own is down."""
+    def links(self, down: Iterable[int], missing: Iterable[str] = ()) -> None:
+        """Leases that this node cannot serve, for a link of its own is down; and which links."""
         down = frozenset(down)
+        self.missing_links = tuple(missing)
         self._dirty |= down != self._down
         self._down = down
 
@@ -282,6 +288,8 @@ class Ballot:
         vote, tenure = self.votes.get(message.lease), self.tenures.get(message.lease)
         if vote is None or tenure is None:
             return []
+        if message.macs:
+            self.foreign_macs[message.node] = message.macs
         followed = tenure.holder
         if followed is not None and message.epoch < followed.epoch:
             return self._refuse(now, message, followed.epoch)
@@ -321,7 +329,13 @@ class Ballot:
         """What is for all nodes, with their names."""
         assert self.voting is not None
         others = tuple(peer.name for peer in self.voting.nodes if peer.name != self.node)
-        return [Tell(others, action.message) if isinstance(action, Tell) else action for action in actions]
+        found: list[Action] = []
+        for action in actions:
+            if isinstance(action, Tell):
+                told = action.message
+                action = Tell(others, replace(told, macs=self.macs) if isinstance(told, Active) else told)
+            found.append(action)
+        return found
 
     def _adopt(
         self,

@@ -72,6 +72,10 @@ class Council:
             return Seen.VOICELESS
         return Seen.LOST if count[Seen.LOST] >= self.quorum else None
 
+    def targets(self, now: int) -> set[Target]:
+        """Every node that some voter probes."""
+        return {target for view in self.fresh(now) for target in view.seen}
+
     def votes(self, now: int, lease: int) -> list[Choice]:
         """The other voters' votes."""
         return [view.votes[lease] for view in self.fresh(now) if lease in view.votes and view.node != self.node]

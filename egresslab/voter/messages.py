@@ -65,7 +65,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """`node` holds the lease. The rest tells how it came: from whom, why, how long nobody held it, when (Unix time)."""
+    """`node` holds the lease. The rest tells how it came: from whom, why, how long nobody held it, when (Unix time);
+    and the MACs with which it announces, so that nobody takes its claim to an address for a stranger's."""
 
     node: str
     lease: int
@@ -74,6 +75,7 @@ class Active:
     cause: Cause = Cause.FIRST
     outage_ms: float | None = None
     time: float = 0.0
+    macs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def pack(message: Message) -> bytes:
                 "cause": message.cause.value,
                 "outage_ms": message.outage_ms,
                 "time": message.time,
+                "macs": message.macs,
             }
         case Release():
             raw = {
@@ -147,7 +150,7 @@ def unpack(raw: bytes) -> Message:
                     int(value["generation"]),
                 )
             case "active":
-                return Active(**{**value, "cause": Cause(value["cause"])})
+                return Active(**{**value, "cause": Cause(value["cause"]), "macs": tuple(value["macs"])})
             case "release":
                 return Release(**{**value, "cause": Cause(value["cause"])})
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:

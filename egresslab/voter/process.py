@@ -1,0 +1,375 @@
+"""The voter's process: sockets, clock and maps around the ballot, in one loop that waits in one place only.
+
+Not asyncio: a callback that is queued behind others is late, and here lateness is what an outage is made of. Each turn
+reads everything that waits, lets the ballot decide once, and does what it says. Garbage collection is done by hand, in
+quiet moments.
+
+When it is told to stop it releases nothing: another process takes its place in a moment, and until then the kernel goes
+on answering probes, so that a roll-out of agents moves no lease.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from egresslab.datapath.probe import pack_request, unpack_answer
+from egresslab.errors import DatapathError
+from egresslab.voter.actions import Action, Announce, Probe, SetHolder, Silence, Tell
+from egresslab.voter.addresses import Addresses
+from egresslab.voter.ballot import Ballot
+from egresslab.voter.files import MILLISECOND, RUN_DIR, Group, Voting, read_report, read_voting
+from egresslab.voter.kernel import Kernel
+from egresslab.voter.links import Links, down
+from egresslab.voter.messages import Choice, pack, unpack
+from egresslab.voter.neighbours import Neighbours
+from egresslab.voter.reporting import Reporter
+from egresslab.voter.sockets import Datagrams, message_socket, probe_socket
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.1
+LONGEST_WAIT_NS = 50 * MILLISECOND
+FILE_NS = 50 * MILLISECOND
+LINK_NS = 1_000 * MILLISECOND
+COLLECT_NS = 10_000 * MILLISECOND
+QUIET_NS = 5 * MILLISECOND
+LEAST_SILENCE_NS = 250 * MILLISECOND
+PRIORITY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where a voter finds the agent's file and the node's maps."""
+
+    run_dir: Path = RUN_DIR
+    pin_dir: Path = Path("/sys/fs/bpf/egresslab")
+
+    @property
+    def voting(self) -> Path:
+        return self.run_dir / "voting.json"
+
+    @property
+    def report(self) -> Path:
+        return self.run_dir / "voter.json"
+
+
+class Process:
+    """Runs until `stopping` is set, which a signal handler may do at any moment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.stopping = False
+        self._stamp: tuple[int, int, int] | None = None
+        self._next_file_ns = self._next_link_ns = self._next_collect_ns = 0
+        self._poll = select.epoll()
+        self._waited_for: set[int] = set()
+
+    def run(self) -> None:
+        """Wait for the agent's file and the maps, adopt what the kernel holds, and vote."""
+        realtime = _hurry()
+        if not realtime:
+            logger.warning("no real-time priority: on a busy node a healthy gateway may be called lost")
+        voting = self._await_voting()
+        kernel = self._await_maps()
+        if voting is None or kernel is None:
+            return
+        now = time.monotonic_ns()
+        self._voting, self._kernel = voting, kernel
+        self._links, self._neighbours = Links(), Neighbours()
+        self._ballot = Ballot(voting.node, now, self._silence(voting))
+        self._addresses = Addresses(kernel.maps, self._neighbours)
+        self._reporter = Reporter(self._settings.report, realtime)
+        self._own = _address(voting)
+        self._probes, self._messages = self._await_sockets(self._own)
+        try:
+            self._adopt(now, voting)
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            while not self.stopping:
+                self._turn()
+        finally:
+            for opened in (self._probes, self._messages, self._links, self._neighbours, self._kernel, self._poll):
+                opened.close()
+        logger.info("stopped; the kernel goes on")
+
+    # One turn
+
+    def _turn(self) -> None:
+        self._wait()
+        self._hear()
+        now = time.monotonic_ns()
+        self._follow_file(now)
+        self._follow_links(now)
+        if self._kernel.replaced(now):
+            logger.info("other maps are in place")
+            self._addresses = Addresses(self._kernel.maps, self._neighbours)
+            self._adopt(now, self._voting, again=True)
+        self._kernel.beat(now)
+        urgent = False
+        for _ in range(3):  # one's own grants are answered at once, and may decide something
+            now = time.monotonic_ns()
+            actions = self._ballot.poll(now, time.time(), self._kernel.leases())
+            if not actions:
+                break
+            urgent |= self._act(actions)
+        now = time.monotonic_ns()
+        leases = self._kernel.leases()
+        self._addresses.hold(
+            [
+                lease
+                for lease, tenure in self._ballot.tenures.items()
+                if tenure.holding is not None and tenure.released < tenure.holding
+            ],
+            now,
+        )
+        self._addresses.run(now)
+        try:
+            if self._reporter.run(now, time.time(), self._ballot, self._addresses, leases, urgent):
+                self._kernel.forget(now, self._voting)
+        except OSError as error:
+            logger.error("cannot write %s: %s", self._settings.report, error)
+
+    def _wait(self) -> None:
+        now = time.monotonic_ns()
+        wake = min(self._ballot.wake(now), self._addresses.wake_ns(), self._reporter.wake_ns(), now + LONGEST_WAIT_NS)
+        if wake - now > QUIET_NS and now >= self._next_collect_ns:
+            self._next_collect_ns = now + COLLECT_NS
+            gc.collect(1)
+            now = time.monotonic_ns()
+        self._watch()
+        self._poll.poll(max(0, wake - now) / 1e9)
+
+    def _watch(self) -> None:
+        """Wait for every socket that is open now."""
+        wanted = {self._probes.fileno(), self._messages.fileno(), self._links.fileno(), *self._neighbours.filenos()}
+        for fd in wanted - self._waited_for:
+            self._poll.register(fd, select.EPOLLIN)
+        self._waited_for = wanted
+
+    def _watch_anew(self) -> None:
+        """After a socket was closed, whose descriptor's number another may have now."""
+        self._poll.close()
+        self._poll = select.epoll()
+        self._waited_for = set()
+
+    def _hear(self) -> None:
+        names = self._names
+        for raw, source in self._probes.drain():
+            answer, node = unpack_answer(raw), names.get(source)
+            if answer is not None and node is not None:
+                self._ballot.answered(time.monotonic_ns(), node, answer)
+        for raw, source in self._messages.drain():
+            try:
+                message = unpack(raw)
+            except ValueError as error:
+                logger.debug("from %s: %s", source, error)
+                continue
+            if names.get(source) == message.node:
+                self._act(self._ballot.told(time.monotonic_ns(), message))
+        ours: set[str] | None = None
+        for claim, interface in self._neighbours.claims():
+            ours = self._candidates_macs() if ours is None else ours
+            now, unix = time.monotonic_ns(), time.time()
+            if ours and self._addresses.claimed(now, unix, claim, interface, ours):
+                logger.warning("%s is claimed by %s on %s", claim.address, claim.mac, interface)
+
+    def _act(self, actions: Iterable[Action]) -> bool:
+        """Do it; whether it is worth telling the agent at once."""
+        told = False
+        for action in actions:
+            try:
+                told |= self._do(action)
+            except DatapathError as error:
+                logger.error("%s", error)
+        return told
+
+    def _do(self, action: Action) -> bool:
+        match action:
+            case Probe(node, request) if node == self._voting.node:
+                answer = self._kernel.probe(request, self._own)
+                if answer is not None:
+                    self._ballot.answered(time.monotonic_ns(), node, answer)
+            case Probe(node, request):
+                address = self._peers.get(node)
+                if address is not None:
+                    self._probes.send(pack_request(request), address)
+            case Tell(nodes, message):
+                raw = pack(message)
+                for node in dict.fromkeys(nodes):
+                    address = self._peers.get(node)
+                    if address is not None and node != self._voting.node:
+                        self._messages.send(raw, address)
+            case SetHolder(lease, node, epoch):
+                self._kernel.set_holder(lease, Choice(node, epoch), self._voting.node, self._peers)
+                logger.info("lease %d: %s holds it, epoch %d", lease, node, epoch)
+                return True
+            case Silence(lease, silent):
+                self._addresses.silence(lease, silent)
+                return True
+            case Announce(lease):
+                self._addresses.taken(lease, time.monotonic_ns())
+        return False
+
+    # What is followed
+
+    def _adopt(self, now: int, voting: Voting, again: bool = False) -> None:
+        """Go on where an earlier process stopped, or with maps that hold nothing yet."""
+        if again:
+            for lease, tenure in self._ballot.tenures.items():
+                if tenure.holder is not None:
+                    self._kernel.set_holder(lease, tenure.holder, voting.node, self._peers)
+        silent = self._addresses.adopt()
+        if again:
+            self._addresses.silent = {
+                lease for lease, tenure in self._ballot.tenures.items() if tenure.released >= (tenure.holding or 0)
+            }
+        self._configure(now, voting, silent)
+
+    def _configure(self, now: int, voting: Voting, silent: Iterable[int] = ()) -> None:
+        self._voting = voting
+        self._peers = {peer.name: peer.address for peer in voting.nodes}
+        self._names = {peer.address: peer.name for peer in voting.nodes}
+        self._kernel.configure(voting)
+        self._ballot.configure(now, voting, self._kernel.maps.holders(), self._kernel.leases(), silent)
+        self._see_links(now)
+
+    def _follow_file(self, now: int) -> None:
+        """The agent's file, when it is another; one that cannot be read leaves things as they are."""
+        if now < self._next_file_ns:
+            return
+        self._next_file_ns = now + FILE_NS
+        voting = self._read_voting()
+        if voting is None:
+            return
+        if _address(voting) != self._own:
+            self._own = _address(voting)
+            self._probes.close()
+            self._messages.close()
+            self._probes, self._messages = self._await_sockets(self._own)
+            self._watch_anew()
+        self._configure(now, voting, self._addresses.silent)
+
+    def _follow_links(self, now: int) -> None:
+        if self._links.drain() or now >= self._next_link_ns:
+            self._see_links(now)
+
+    def _see_links(self, now: int) -> None:
+        """Which links are there, which are missing, and which leases that concerns."""
+        self._next_link_ns = now + LINK_NS
+        mine = self._own_groups()
+        names = {name for group in mine for name in group.announce}
+        if self._neighbours.follow(names, {address for group in mine for address in group.addresses}):
+            self._watch_anew()
+        links = self._neighbours.links
+        self._ballot.macs = tuple(sorted({link.mac_text for link in links.values()}))
+        self._addresses.configure(mine, {name: link.index for name, link in links.items()}, now)
+        missing = down(names | {name for group in mine for name in group.wires})
+        concerned = (group.lease for group in mine if not set(missing).isdisjoint((*group.announce, *group.wires)))
+        self._ballot.links(concerned, missing)
+
+    def _own_groups(self) -> list[Group]:
+        return [group for group in self._voting.groups if any(c.node == self._voting.node for c in group.candidates)]
+
+    def _candidates_macs(self) -> set[str]:
+        """Of everybody who may rightly claim our addresses."""
+        told = {mac for group in self._voting.groups for candidate in group.candidates for mac in candidate.macs}
+        return told.union(self._ballot.macs, *self._ballot.foreign_macs.values())
+
+    # The beginning
+
+    def _read_voting(self) -> Voting | None:
+        """None when it is not there, is what it was, or cannot be read, which is said once."""
+        try:
+            status = self._settings.voting.stat()
+        except FileNotFoundError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        try:
+            return read_voting(self._settings.voting)
+        except (ValueError, OSError) as error:
+            logger.error("%s", error)
+            return None
+
+    def _await_voting(self) -> Voting | None:
+        said = False
+        while not self.stopping:
+            voting = self._read_voting()
+            if voting is not None:
+                return voting
+            if not said:
+                logger.info("waiting for %s, which the agent writes", self._settings.voting)
+                said = True
+            time.sleep(RETRY_S)
+        return None
+
+    def _await_maps(self) -> Kernel | None:
+        said = False
+        while not self.stopping:
+            try:
+                return Kernel(self._settings.pin_dir)
+            except DatapathError as error:
+                if not said:
+                    logger.info("waiting for the datapath: %s", error)
+                    said = True
+                time.sleep(RETRY_S)
+        return None
+
+    def _await_sockets(self, address: IPv4Address) -> tuple[Datagrams, Datagrams]:
+        """Both ports. While an earlier process has them it is the voter, and two on one node there must not be."""
+        said = False
+        while True:
+            try:
+                probes = probe_socket(address)
+                try:
+                    return probes, message_socket(address)
+                except OSError:
+                    probes.close()
+                    raise
+            except OSError as error:
+                if self.stopping:
+                    raise
+                if not said:
+                    logger.warning("cannot have the ports on %s yet: %s", address, os.strerror(error.errno or 0))
+                    said = True
+                time.sleep(RETRY_S)
+
+    def _silence(self, voting: Voting) -> int:
+        """How long grants of an earlier process may last, going by what it said and by what is asked for now."""
+        durations = [group.pace.duration_ns for group in voting.groups]
+        try:
+            report = read_report(self._settings.report)
+        except (ValueError, OSError):
+            report = None
+        if report is not None:
+            durations += [lease.duration_ms * MILLISECOND for lease in report.leases]
+        longest = max(durations, default=0)
+        return max(LEAST_SILENCE_NS, longest + longest // 64 + 5 * MILLISECOND)
+
+
+def _address(voting: Voting) -> IPv4Address:
+    return next(peer.address for peer in voting.nodes if peer.name == voting.node)
+
+
+def _hurry() -> bool:
+    """Real-time priority where it is allowed, else the best that ordinary priority offers (sched(7))."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except OSError:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, -20)
+        except OSError as error:
+            logger.debug("nor a better ordinary one: %s", error)
+        return False
+    return True
