@@ -35,16 +35,20 @@ async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncItera
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         with stream.subscribe() as subscription:
             past = stream.last(int(text))
-            await response.prepare(request)
-            await response.write(lines(node, past) + (b"\n" if follow else b""))
-            while follow:
-                await response.write(lines(node, await subscription.next()))
+            try:
+                await response.prepare(request)
+                await response.write(lines(node, past) + (b"\n" if follow else b""))
+                while follow:
+                    await response.write(lines(node, await subscription.next()))
+            except ConnectionResetError:
+                # Whoever followed has seen enough.
+                return response
         return response
 
     application = web.Application()
     application.router.add_get("/flows", answer)
-    # A follower never ends by itself, so nobody waits for it when the agent stops.
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    # A follower never ends by itself, so nobody waits for it when the agent stops; one that leaves is let go at once.
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     socket.parent.mkdir(parents=True, exist_ok=True)
     socket.unlink(missing_ok=True)
