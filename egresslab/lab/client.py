@@ -18,12 +18,13 @@ from kubernetes import client as kube
 from kubernetes import config as kube_config
 
 from egresslab.api.connection import ApiError, PatchType, Unreachable
-from egresslab.api.resources import Object, Resource
+from egresslab.api.resources import PODS, Object, Resource
 from egresslab.errors import LabError
 from egresslab.lab.execs import ExecResult, Running
 
 REQUEST_TIMEOUT_S = 15.0
 FIELD_MANAGER = "egresslab-lab"
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
 class Client:
@@ -171,15 +172,26 @@ class Client:
         return data
 
     def exec(self, namespace: str, pod: str, command: Sequence[str], *, timeout_s: float) -> ExecResult:
-        """Run a command in a pod's first container, without a terminal and without input.
+        """Run a command in a pod's default container, without a terminal and without input.
 
         Raises `LabError` when it has not ended after `timeout_s` seconds; its own failure is in the exit code.
         """
-        return Running(self._client, namespace, pod, command, stdin=False).result(timeout_s)
+        container = self._default_container(namespace, pod)
+        return Running(self._client, namespace, pod, command, container=container, stdin=False).result(timeout_s)
 
     def start(self, namespace: str, pod: str, command: Sequence[str]) -> Running:
-        """Start a command in a pod's first container, with an open standard input."""
-        return Running(self._client, namespace, pod, command, stdin=True)
+        """Start a command in a pod's default container, with an open standard input."""
+        container = self._default_container(namespace, pod)
+        return Running(self._client, namespace, pod, command, container=container, stdin=True)
+
+    def _default_container(self, namespace: str, pod: str) -> str | None:
+        """What kubectl takes when no container is named: the one that an annotation names, else the first. An API
+        server asks for a name as soon as there are two."""
+        body = self.find(PODS, pod, namespace)
+        if body is None:
+            return None  # exec says so better
+        annotated = body["metadata"].get("annotations", {}).get(DEFAULT_CONTAINER)
+        return str(annotated or body["spec"]["containers"][0]["name"])
 
 
 def _error(status: int, data: bytes, path: str) -> ApiError:

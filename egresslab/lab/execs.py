@@ -34,7 +34,16 @@ class ExecResult:
 class Running:
     """A command that runs in a container. Close it, or wait for its end."""
 
-    def __init__(self, api: kube.ApiClient, namespace: str, pod: str, command: Sequence[str], *, stdin: bool) -> None:
+    def __init__(
+        self,
+        api: kube.ApiClient,
+        namespace: str,
+        pod: str,
+        command: Sequence[str],
+        *,
+        container: str | None = None,
+        stdin: bool,
+    ) -> None:
         self.shown = f"{namespace}/{pod}: {' '.join(' '.join(command).split())}"
         try:
             self._socket = stream.stream(
@@ -42,6 +51,7 @@ class Running:
                 pod,
                 namespace,
                 command=list(command),
+                **({"container": container} if container else {}),
                 stdin=stdin,
                 stdout=True,
                 stderr=True,
