@@ -36,6 +36,7 @@ from egresslab.agent.links import PodLinks, Wires
 from egresslab.agent.metrics import PORT as METRICS_PORT
 from egresslab.agent.metrics import AgentMetrics
 from egresslab.agent.peers import Peers, serve_peers
+from egresslab.agent.podnames import NAMES_SOCKET, serve_names
 from egresslab.agent.programmer import ENTRIES, SLOTS, Programmer
 from egresslab.agent.upstream import UpstreamHealth
 from egresslab.agent.view import ClusterView
@@ -150,6 +151,7 @@ class Agent:
                 self._peers,
                 serve_peers(self._own_address(), self._links.wait_learnt, lambda: self._failover.reports.fresh),
                 serve_flows(self._config.flows_socket, self._config.node, self._flows),
+                serve_names(self._config.run_dir / NAMES_SOCKET.name, self._names),
                 serve_metrics(str(self._own_address()), METRICS_PORT, self._metrics.read),
                 serve_gate(self._config.socket, self._admit, self._dismiss),
             ):
