@@ -45,17 +45,20 @@ async def load_rules(rules: Rules) -> None:
     if process.returncode != 0:
         raise ClusterError(f"nft refused the rules: {output.decode(errors='replace').strip()}", object="firewall")
     if rules.nat:
-        await _own_addresses({str(rule.address) for rule in rules.nat})
+        await asyncio.to_thread(_own_addresses, {str(rule.address) for rule in rules.nat})
 
 
-async def _own_addresses(addresses: set[str]) -> None:
-    """Give the NAT its addresses: answers to them are routed before they are translated back."""
-    from pyroute2 import AsyncIPRoute  # takes a while to import, and most labs have no NAT
+def _own_addresses(addresses: set[str]) -> None:
+    """Give the NAT its addresses: answers to them are routed before they are translated back.
 
-    async with AsyncIPRoute() as ip:
-        (loopback,) = await ip.link_lookup(ifname="lo")
+    To be called in a thread: pyroute2 brings an event loop of its own, as uvloop knows no netlink sockets.
+    """
+    from pyroute2 import IPRoute  # takes a while to import, and most labs have no NAT
+
+    with IPRoute() as ip:
+        (loopback,) = ip.link_lookup(ifname="lo")
         for address in addresses:
-            await ip.addr("replace", index=loopback, address=address, prefixlen=32 if "." in address else 128)
+            ip.addr("replace", index=loopback, address=address, prefixlen=32 if "." in address else 128)
 
 
 class Firewall:
