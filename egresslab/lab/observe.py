@@ -1,0 +1,249 @@
+"""Flows in a notebook: a table of the last ones, and a panel that goes on while cells run.
+
+Both are `egresslab observe` underneath, so that what a chapter shows is what a learner can type.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import shlex
+import subprocess
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from IPython.core.getipython import get_ipython
+from IPython.display import DisplayHandle, display
+
+from egresslab.errors import LabError
+from egresslab.flows.flow import Flow, Lost, Told, Verdict, parse
+from egresslab.flows.rendering import COLUMNS, cells, lost_line
+from egresslab.lab import terminal
+from egresslab.lab.display import Table
+
+READ_TIMEOUT_S = 30.0
+PANEL_ROWS = 12
+REDRAW_S = 0.3
+"""At most so often a panel is drawn anew, however many flows come."""
+
+
+def words(
+    *,
+    namespace: str,
+    pod: str = "",
+    to_fqdn: str = "",
+    verdict: str = "",
+    reason: str = "",
+    node: str = "",
+    since: str = "",
+    last: int | None = None,
+) -> list[str]:
+    """The command's arguments; `pod` may be NAMESPACE/NAME, and an empty namespace means all of them."""
+    options = {
+        "--namespace": "" if "/" in pod else namespace,
+        "--pod": pod,
+        "--to-fqdn": to_fqdn,
+        "--verdict": verdict,
+        "--drop-reason": reason,
+        "--node": node,
+        "--since": since,
+        "--last": "" if last is None else str(last),
+    }
+    return ["observe", *(word for option, value in options.items() if value for word in (option, value))]
+
+
+class Observatory:
+    """`lab.observe(…)`, `lab.observe.live(…)`: flows of the current namespace, or of another (`namespace=""`: of all)."""
+
+    def __init__(self, kubeconfig: Path, namespace: Callable[[], str]) -> None:
+        self._kubeconfig = str(kubeconfig)
+        self._namespace = namespace
+        self._panels: list[FlowPanel] = []
+
+    def __call__(self, pod: str = "", *, last: int | None = None, namespace: str | None = None, **wanted: str) -> Flows:
+        """The last flows that agents saw. `wanted`: `to_fqdn`, `verdict`, `reason`, `node`, `since`.
+
+        Raises `LabError` when no agent can be asked.
+        """
+        place = self._namespace() if namespace is None else namespace
+        return past(self._kubeconfig, words(namespace=place, pod=pod, last=last, **wanted))
+
+    def live(self, pod: str = "", *, seconds: float = 300.0, namespace: str | None = None, **wanted: str) -> FlowPanel:
+        """A panel below this cell with the flows as they come; `stop()` ends it, and so does closing the lab."""
+        place = self._namespace() if namespace is None else namespace
+        panel = FlowPanel(self._kubeconfig, words(namespace=place, pod=pod, last=None, **wanted), seconds=seconds)
+        self._panels.append(panel)
+        panel.show()
+        return panel
+
+    def close(self) -> None:
+        """Stop all panels."""
+        while self._panels:
+            self._panels.pop().stop()
+
+
+class Flows(tuple[Told, ...]):
+    """Flow events, oldest first, and the gaps between them; shows as the table that `egresslab observe` prints."""
+
+    typed: str = "egresslab observe"
+
+    @classmethod
+    def of(cls, told: Iterable[Told], typed: str) -> Flows:
+        """With the command that shows the same."""
+        flows = cls(told)
+        flows.typed = typed
+        return flows
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """The events alone."""
+        return tuple(told for told in self if isinstance(told, Flow))
+
+    @property
+    def lost(self) -> int:
+        """How many events are missing."""
+        return sum(told.number for told in self if isinstance(told, Lost))
+
+    def table(self) -> Table:
+        """The table."""
+        return Table(self.typed, tuple(heading.lower() for heading in COLUMNS), tuple(map(_row, self)))
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+        return self.table()._repr_mimebundle_(**options)
+
+
+def _row(told: Told) -> tuple[str, ...]:
+    if isinstance(told, Flow):
+        return cells(told)
+    return ("", told.node, lost_line(told), *("" for _ in COLUMNS[3:]))
+
+
+def past(kubeconfig: str, arguments: list[str]) -> Flows:
+    """What agents kept; `LabError` when none of them can be asked."""
+    command = [*arguments, "-o", "json"]
+    ended = terminal.egresslab(command, kubeconfig=kubeconfig, stdin=None, timeout_s=READ_TIMEOUT_S).succeeded()
+    return Flows.of(_told(ended.stdout.splitlines()), shlex.join(["egresslab", *arguments]))
+
+
+def _told(lines: Iterable[str]) -> Iterator[Told]:
+    for line in lines:
+        if line.strip():
+            yield from parse(line)
+
+
+class FlowPanel:
+    """The flows of now, kept up to date below the cell that made it, until `stop` or `seconds` are over.
+
+    It reads along whenever the notebook is idle, and when a cell asks for `refresh` or `wait_for`; what it showed last
+    stays in the saved notebook.
+    """
+
+    def __init__(self, kubeconfig: str, arguments: list[str], *, seconds: float) -> None:
+        follow = [*arguments, "--follow"]
+        self._typed = shlex.join(["egresslab", *follow])
+        self._seen: deque[Told] = deque(maxlen=PANEL_ROWS)
+        self._count: Counter[str] = Counter()
+        self._rest = b""
+        self._drawn = 0.0
+        self._until = time.monotonic() + seconds
+        self._process = subprocess.Popen(
+            [terminal.egresslab_path(), *follow, "-o", "json"],
+            env={**os.environ, "KUBECONFIG": kubeconfig},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        self._handle: DisplayHandle | None = None
+        self._reader: asyncio.AbstractEventLoop | None = None
+
+    def show(self) -> None:
+        """Draw it here, and go on while the notebook is idle."""
+        self._handle = display(self.table(), display_id=True) if get_ipython() is not None else None
+        try:
+            self._reader = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._reader.add_reader(self._pipe, self.refresh)
+        self._reader.call_later(max(0.0, self._until - time.monotonic()), self.stop)
+
+    @property
+    def flows(self) -> Flows:
+        """The last events, as many as the panel shows."""
+        return Flows.of(self._seen, self._typed)
+
+    def refresh(self) -> None:
+        """Take in what has come and draw it."""
+        try:
+            while chunk := os.read(self._pipe, 65_536):
+                *lines, self._rest = (self._rest + chunk).split(b"\n")
+                for told in _told(line.decode() for line in lines):
+                    self._take(told)
+        except BlockingIOError:
+            self._draw()
+            return
+        self._draw(over=True)
+        self.stop()
+
+    def wait_for(self, wanted: Callable[[Flow], bool], *, timeout_s: float = 10.0) -> Flow:
+        """The first flow shown that is wanted, those shown already included; `LabError` when none comes in time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.refresh()
+            found = next((told for told in self._seen if isinstance(told, Flow) and wanted(told)), None)
+            if found is not None:
+                return found
+            left = deadline - time.monotonic()
+            if left <= 0 or self._process.poll() is not None:
+                raise LabError(f"no such flow within {timeout_s:g} s; the last were:\n{self.flows}", object=self._typed)
+            select.select([self._pipe], [], [], left)
+
+    def stop(self) -> None:
+        """End it; what it shows stays. Safe to call again."""
+        if self._reader is not None:
+            self._reader.remove_reader(self._pipe)
+            self._reader = None
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(5)
+            self._draw(over=True)
+
+    def table(self) -> Table:
+        """What it shows."""
+        forwarded, dropped = self._count[Verdict.FORWARDED], self._count[Verdict.DROPPED]
+        state = "" if self._process.poll() is None else ", stopped"
+        lost = f", {self._count['lost']} lost" if self._count["lost"] else ""
+        caption = f"{self._typed} ({forwarded} forwarded, {dropped} dropped{lost}{state})"
+        return Table(caption, tuple(heading.lower() for heading in COLUMNS), tuple(map(_row, self._seen)))
+
+    def _take(self, told: Told) -> None:
+        self._seen.append(told)
+        if isinstance(told, Flow):
+            self._count[told.verdict] += 1
+        else:
+            self._count["lost"] += told.number
+
+    def _draw(self, *, over: bool = False) -> None:
+        if self._handle is not None and (over or time.monotonic() - self._drawn >= REDRAW_S):
+            self._drawn = time.monotonic()
+            self._handle.update(self.table())
+        elif self._reader is not None and self._handle is not None:
+            self._reader.call_later(REDRAW_S, self._catch_up, self._drawn)
+
+    def _catch_up(self, drawn: float) -> None:
+        """Draw what came in too quickly, unless that was done meanwhile."""
+        if self._drawn == drawn and self._handle is not None:
+            self._drawn = time.monotonic()
+            self._handle.update(self.table())
+
+    def _ipython_display_(self, **_: Any) -> None:
+        """It shows itself where it was made."""
