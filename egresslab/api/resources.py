@@ -66,6 +66,7 @@ EGRESSLAB_GATEWAYS = Resource("egresslab.dev", "v1alpha1", "egressgateways", "Eg
 EGRESSLAB_POLICIES = Resource(
     "egresslab.dev", "v1alpha1", "egressgatewaypolicies", "EgressGatewayPolicy", namespaced=False
 )
+FAULTS = Resource("egresslab.dev", "v1alpha1", "faults", "Fault", namespaced=False)
 
 
 def key_of(obj: Object) -> tuple[str, str]:

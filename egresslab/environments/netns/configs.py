@@ -20,6 +20,7 @@ from egresslab.environments.netns.paths import OUTSIDE, LabPaths
 from egresslab.environments.netns.topology import Node, Topology
 
 CONTROL_PLANE = "control-plane"
+FAULTS = "faults"
 API_PORT_INSIDE = 6443
 
 
@@ -55,6 +56,7 @@ def write_configs(paths: LabPaths, topology: Topology, identities: Identities, a
             str(paths.node_config(node.name)),
         ]
     plan[OUTSIDE] = [*python, "egresslab.cluster.outside", "--config", str(paths.root / "outside.json")]
+    plan[FAULTS] = [*python, "egresslab.environments.netns.faultkeeper", "--lab", paths.lab]
     return plan
 
 

@@ -129,16 +129,48 @@ def heal(paths: LabPaths, record: LabRecord, target: str) -> None:
     with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}") as lock:
         faults = [fault for fault in in_force(paths) if fault.target == target]
         if any(fault.kind is FaultKind.CRASH for fault in faults):
-            namespace = paths.namespace(node.name)
-            if not paths.namespace_file(node.name).exists():
-                build(plan_fabric(topology, paths).only(namespace), topology.networks, lock).wait()
-            prepare_node_root(paths, node.name)
+            _rebuild(paths, topology, node.name, lock)
         switch_ports(paths.namespace(FABRIC), _ports(topology, node.name, None), "up")
         for process in _processes(topology, node.name):
             (paths.held / process).unlink(missing_ok=True)
         for fault in faults:
             _file(paths, fault).unlink()
         wake_supervisor(paths)
+
+
+def mend(paths: LabPaths, record: LabRecord, fault: Fault) -> None:
+    """Mend one fault and leave every other one of its target in force; one that is not in force changes nothing."""
+    if fault.kind is FaultKind.STOP:
+        if fault in in_force(paths):
+            heal(paths, record, fault.target)
+        return
+    topology = record.parsed_topology()
+    node = topology.node(fault.target)
+    with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}") as lock:
+        found = [other for other in in_force(paths) if other.target == node.name]
+        if fault not in found:
+            return
+        left = [other for other in found if other != fault]
+        if fault.kind is FaultKind.CRASH:
+            _rebuild(paths, topology, node.name, lock)
+        fabric, every = paths.namespace(FABRIC), set(_ports(topology, node.name, None))
+        crashed = any(other.kind is FaultKind.CRASH for other in left)
+        cut = {port for other in left for port in _ports(topology, node.name, other.network)}
+        back = set(_ports(topology, node.name, fault.network)) - cut
+        switch_ports(fabric, sorted(every & cut), "down")
+        if not crashed:
+            switch_ports(fabric, sorted(back), "up")
+            for process in _processes(topology, node.name):
+                (paths.held / process).unlink(missing_ok=True)
+        _file(paths, fault).unlink()
+        wake_supervisor(paths)
+
+
+def _rebuild(paths: LabPaths, topology: Topology, node: str, lock: int | None) -> None:
+    """A fresh network and root for a node that has crashed."""
+    if not paths.namespace_file(node).exists():
+        build(plan_fabric(topology, paths).only(paths.namespace(node)), topology.networks, lock).wait()
+    prepare_node_root(paths, node)
 
 
 def wake_supervisor(paths: LabPaths) -> None:

@@ -17,11 +17,15 @@ from egresslab.errors import EnvironmentFailure
 PAUSE_S = 0.02
 
 
+class Busy(EnvironmentFailure):
+    """Somebody else held the lock for too long; trying again later may help."""
+
+
 @contextmanager
 def locked(directory: Path, deadline_s: float, waiting_for: str, *, make: bool = True) -> Iterator[int | None]:
     """Hold the exclusive lock of a directory; gives its descriptor, for children that must hold it too.
 
-    Made when missing, or with `make=False` nothing is locked and None is given. Raises `EnvironmentFailure` when
+    Made when missing, or with `make=False` nothing is locked and None is given. Raises `Busy` when
     somebody else holds it for longer than `deadline_s`.
     """
     descriptor = _acquire(directory, time.monotonic() + deadline_s, waiting_for, make)
@@ -49,7 +53,7 @@ def _acquire(directory: Path, deadline: float, waiting_for: str, make: bool) -> 
         except BlockingIOError as error:
             if time.monotonic() >= deadline:
                 os.close(descriptor)
-                raise EnvironmentFailure(
+                raise Busy(
                     f"waited in vain for {waiting_for}",
                     object=str(directory),
                     fix="let the other `egresslab` command finish, or stop it, and try again",

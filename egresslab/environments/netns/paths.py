@@ -65,6 +65,11 @@ class LabPaths:
         return self.root / "faults"
 
     @property
+    def fault_objects(self) -> Path:
+        """One JSON file for each Fault object whose fault was done and not yet mended."""
+        return self.root / "fault-objects"
+
+    @property
     def stopping(self) -> Path:
         """While this exists no supervisor starts anything."""
         return self.root / "stopping"

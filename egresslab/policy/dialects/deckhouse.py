@@ -71,7 +71,7 @@ def parse_gateway(obj: object, leftovers: list[str] | None = None) -> GatewayGro
         choice=Choice.LOWEST_HASH,
         eligibility=ELIGIBLE,
         announce_interfaces=announce,
-        failback=Failback(FailbackPolicy.IMMEDIATE),
+        failback=Failback(FailbackPolicy.NEVER),
     )
 
 

@@ -1,0 +1,51 @@
+"""Kills the agent of one node as a crash of the program would: its container's first process, by the kubelet's record.
+
+The pod stays, and the kubelet starts the container again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from egresslab.environments.netns.paths import LabPaths
+from egresslab.environments.netns.records import kill, start_time
+from egresslab.errors import EnvironmentFailure
+
+NAMESPACE, POD_PREFIX, CONTAINER = "kube-system", "egresslab-agent-", "agent"
+DEADLINE_S = 5.0
+
+
+def kill_agent(paths: LabPaths, node: str) -> int:
+    """Kill it and wait until it is gone; its PID. Raises `EnvironmentFailure` when none runs there."""
+    for pod in sorted((paths.node(node) / "pods").glob("*/pod.json")):
+        about = json.loads(pod.read_text())
+        if about["namespace"] == NAMESPACE and about["name"].startswith(POD_PREFIX):
+            descriptor = _first_process(pod.parent / "containers" / CONTAINER)
+            if descriptor is not None:
+                pid, handle = descriptor
+                kill([handle], time.monotonic() + DEADLINE_S)
+                return pid
+    raise EnvironmentFailure(
+        "no agent runs there",
+        object=f"node {node}",
+        fix=f"egresslab kubectl --lab {paths.lab} -- -n {NAMESPACE} get pods -o wide",
+    )
+
+
+def _first_process(container: Path) -> tuple[int, int] | None:
+    """PID and pidfd of the first process of the container's latest run, if that is alive."""
+    runs = sorted((run for run in container.glob("*/record.json")), key=lambda run: int(run.parent.name))
+    init = json.loads(runs[-1].read_text()).get("init") if runs else None
+    if not init:
+        return None
+    try:
+        handle = os.pidfd_open(init["pid"])
+    except ProcessLookupError:
+        return None
+    if start_time(init["pid"]) != init["start_time"]:
+        os.close(handle)
+        return None
+    return int(init["pid"]), handle
