@@ -57,7 +57,7 @@ def words(
 
 
 class Observatory:
-    """`lab.observe(…)`, `lab.observe.live(…)`: flows of the current namespace, or of another (`namespace=""`: of all)."""
+    """`lab.observe(…)`, `lab.observe.live(…)`: flows of the current namespace, unless another is named (`""`: all)."""
 
     def __init__(self, kubeconfig: Path, namespace: Callable[[], str]) -> None:
         self._kubeconfig = str(kubeconfig)
