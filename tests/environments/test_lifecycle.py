@@ -158,6 +158,15 @@ def test_cut_network_is_cut_and_plugged_in_again(lab: LabPaths) -> None:
     assert run(lab, "fault", "list", "-o", "json").stdout.strip() == "[]"
 
 
+def test_stopped_process_stays_away_until_it_is_healed(lab: LabPaths) -> None:
+    assert run(lab, "fault", "stop", "outside").returncode == 0
+    assert [record.name for record in read_records(lab.processes) if not is_alive(record)] == ["outside"]
+    assert json.loads(run(lab, "fault", "list", "-o", "json").stdout)[0]["kind"] == "stop"
+    assert run(lab, "fault", "heal", "outside").returncode == 0
+    eventually(lambda: all(is_alive(record) for record in read_records(lab.processes)), "the outside to come back")
+    assert run(lab, "fault", "list", "-o", "json").stdout.strip() == "[]"
+
+
 def test_firewall_outside_follows_its_configmap(lab: LabPaths, tmp_path: Path) -> None:
     def curl(node: str) -> int:
         return inside(lab, node, "curl", "-sm2", "http://192.168.60.13/").returncode

@@ -26,6 +26,17 @@ def test_kubectl_run_exec_and_delete(cluster: Cluster) -> None:
     assert f"veth{uid[:8]}" not in node.run("ip", "-o", "link")
 
 
+def test_a_pod_that_is_torn_away_does_not_keep_the_node_busy(cluster: Cluster) -> None:
+    """The object is gone before the container's end is noticed: nobody is left to be told of it."""
+    for name in ("torn-1", "torn-2"):
+        cluster.apply(pod(name, "sleep", "infinity"))
+        cluster.ready(name)
+        cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+    cluster.apply(pod("next", "sleep", "infinity"))
+    cluster.ready("next")
+    cluster.delete("next")
+
+
 def test_status_reads_as_a_kubelets(cluster: Cluster) -> None:
     """Conditions, addresses and container statuses are those that kubectl and controllers rely on."""
     cluster.apply(pod("status", "sleep", "1000"))
