@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from egresslab.cli.output import Output, OutputAs, write_data, write_table
+from egresslab.cli.transport import Transport
 from egresslab.errors import EgresslabError
 
 app = typer.Typer(
@@ -145,6 +146,28 @@ def counters_list(output: OutputAs = Output.TABLE, pin_dir: PinDir = DEFAULT_PIN
             for (program, reason), count in sorted(maps.counters.read().items())
         ]
     _write(rows, output)
+
+
+@app.command("trace")
+def trace_packet(
+    pod: Annotated[str, typer.Argument(help="NAMESPACE/NAME or the pod's address.")],
+    destination: Annotated[str, typer.Argument(help="Address that the pod would write to.")],
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Destination port.")] = 443,
+    protocol: Annotated[Transport, typer.Option("--proto", help="tcp, udp or icmp.")] = Transport.TCP,
+    source_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The pod's port; an unused one if not given.")
+    ] = None,
+    output: OutputAs = Output.TABLE,
+    pin_dir: PinDir = DEFAULT_PIN_DIR,
+) -> None:
+    """What would become of a packet: each lookup on this node, the verdict, what changes, and what comes next.
+
+    On the pod's own node it is followed as it leaves the pod, elsewhere as if its node had sent it here to be
+    translated. Nothing is sent, counted or left behind.
+    """
+    from egresslab.cli.tracing import print_trace
+
+    print_trace(pod, destination, protocol, port, source_port, output, pin_dir)
 
 
 @app.command(

@@ -17,7 +17,7 @@ from egresslab.datapath.leases import NAMES as LEASE_NAMES
 from egresslab.datapath.leases import LeaseMaps
 from egresslab.datapath.libbpf import Libbpf
 from egresslab.datapath.observation import Counters
-from egresslab.datapath.policy import PolicyMap
+from egresslab.datapath.policy import CidrSet, PolicyMap
 from egresslab.datapath.table import open_table
 from egresslab.errors import DatapathError
 
@@ -28,6 +28,7 @@ NAMES = (
     "gateway_slots",
     "egress_addresses",
     "endpoints",
+    "cluster_cidrs",
     "nat_v4",
     "nat_v6",
     "counters",
@@ -42,6 +43,7 @@ class PinnedMaps:
     policy: PolicyMap
     slots: SlotMap
     endpoints: EndpointMap
+    cluster_cidrs: CidrSet
     nat: FlowTable
     counters: Counters
     leases: LeaseMaps
@@ -60,6 +62,7 @@ def pinned_maps(pin_dir: Path) -> Iterator[PinnedMaps]:
             PolicyMap(opened["egress_policy_v4"], opened["egress_policy_v6"]),
             SlotMap(opened["gateway_slots"], opened["egress_addresses"]),
             EndpointMap(opened["endpoints"]),
+            CidrSet(opened["cluster_cidrs"]),
             FlowTable(opened["nat_v4"], opened["nat_v6"]),
             Counters(opened["counters"]),
             LeaseMaps(libbpf, pin_dir, opened),

@@ -14,12 +14,24 @@ from types import TracebackType
 from typing import Self
 
 from egresslab.datapath.addresses import from_narrow, known, narrow, wide
+from egresslab.datapath.frames import build
 from egresslab.datapath.layout import ANNOUNCED, ANNOUNCED_KEY, GRANT, HOLDER, LEASE, VOTERS_VALUE
 from egresslab.datapath.libbpf import BPF_F_LOCK, BPF_NOEXIST, Libbpf, get_pinned, map_info
-from egresslab.datapath.probe import PORT, Answer, Request, pack_request, unpack_answer
+from egresslab.datapath.probe import PORT, SIZE, Answer, Request, pack_request, unpack_answer
 from egresslab.datapath.table import Table, open_table
 from egresslab.datapath.trial import run
-from egresslab.datapath.values import VOTERS, Announced, Grant, Holder, IPAddress, Lease, Program, Verdict, Voters
+from egresslab.datapath.values import (
+    VOTERS,
+    Announced,
+    Grant,
+    Holder,
+    IPAddress,
+    Lease,
+    Program,
+    Protocol,
+    Verdict,
+    Voters,
+)
 from egresslab.errors import DatapathError
 
 NAMES = ("holders", "voters", "leases", "announced")
@@ -28,7 +40,6 @@ SILENT = 1
 ONE = bytes(4)
 FNV_OFFSET, FNV_PRIME = 0x811C9DC5, 0x0100_0193
 """FNV-1a, 32 bit (draft-eastlake-fnv)."""
-ETHERNET_AND_IP = 34
 
 
 def lease_number(dialect: str, name: str) -> int:
@@ -196,11 +207,11 @@ class LeaseMaps:
             self._program = get_pinned(self._libbpf, path)
             if self._program is None:
                 raise DatapathError("this node has no such program", object=str(path), fix="start the agent")
-        frame = _frame(pack_request(request), sender, target)
+        frame = build(sender, target, Protocol.UDP, PORT, PORT, data=pack_request(request))
         outcome = run(self._libbpf, self._program, Program.FROM_WIRE, frame)
         if outcome.verdict is not Verdict.REDIRECT:
             return None
-        return unpack_answer(outcome.frame[len(frame) - len(pack_request(request)) :])
+        return unpack_answer(outcome.frame[-SIZE:])
 
 
 def _number(lease: int) -> bytes:
@@ -221,15 +232,3 @@ def _decode_lease(raw: bytes) -> Lease:
         if address is not None and granted:
             grants[address] = Grant(granted, until)
     return Lease(epoch, holds_until, grants)
-
-
-def _frame(payload: bytes, sender: IPv4Address, target: IPv4Address) -> bytes:
-    """An Ethernet frame with a datagram between the probes' ports, without a UDP checksum (RFC 768)."""
-    length = 8 + len(payload)
-    header = bytearray(b"\x45\0" + (20 + length).to_bytes(2, "big") + b"\0\0\0\0\x40\x11\0\0")
-    header += sender.packed + target.packed
-    total = sum(int.from_bytes(header[at : at + 2], "big") for at in range(0, len(header), 2))
-    total = (total & 0xFFFF) + (total >> 16)
-    header[10:12] = (~total & 0xFFFF).to_bytes(2, "big")
-    ports = PORT.to_bytes(2, "big") * 2
-    return bytes(12) + b"\x08\0" + bytes(header) + ports + length.to_bytes(2, "big") + b"\0\0" + payload

@@ -11,10 +11,8 @@ from egresslab.datapath.addresses import from_narrow, from_wide, known, port_num
 from egresslab.datapath.layout import COUNT, FLOW_RECORD, RECORD_BUDGET
 from egresslab.datapath.libbpf import Libbpf
 from egresslab.datapath.table import Table
-from egresslab.datapath.values import Count, Event, FlowEvent, Program, Reason
+from egresslab.datapath.values import REASONS, Count, Event, FlowEvent, Program, Reason
 
-REASONS = 256
-"""Counters that each program has, one for each possible `enum reason`."""
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 

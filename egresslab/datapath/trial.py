@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from egresslab.datapath.libbpf import Libbpf
-from egresslab.datapath.values import Program, Verdict
+from egresslab.datapath.values import REASONS, Program, Reason, Verdict
 from egresslab.errors import DatapathError
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 CONTEXT_SIZE = 192
 """sizeof(struct __sk_buff), linux/bpf.h."""
-MARK, IFINDEX, GSO_SIZE = 8, 40, 176
+MARK, IFINDEX, CB, GSO_SIZE = 8, 40, 48, 176
+MARK_TRIAL = 0x00E6_0001
+"""Packets with this mark are neither counted nor recorded, and say what they were decided to be."""
+TRIAL_VERDICT = 0x8000_0000
 ROOM = 256
 """How much longer than the input an answer may be."""
 VERDICTS = {0: Verdict.PASS, 2: Verdict.DROP, 7: Verdict.REDIRECT, 0xFFFFFFFF: Verdict.PASS}
@@ -51,12 +54,14 @@ class _Options(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the program decided, the frame as it left it, its mark, and the nanoseconds that one run took on average."""
+    """What the program decided, the frame as it left it, its mark, and the nanoseconds that one run took on average.
+    `reason`: why, for a frame with MARK_TRIAL; None for others, which are counted instead."""
 
     verdict: Verdict
     frame: bytes
     mark: int
     nanoseconds: int
+    reason: Reason | None = None
 
 
 def test_run(
@@ -100,11 +105,13 @@ def run(
     verdict = VERDICTS.get(options.retval)
     if verdict is None:
         raise DatapathError("a verdict that none of our programs gives", object=program.name, value=options.retval)
+    told = struct.unpack_from("=I", context_out.raw, CB)[0]
     return Outcome(
         verdict,
         out.raw[: options.data_size_out],
         struct.unpack_from("=I", context_out.raw, MARK)[0],
         options.duration,
+        Reason(told % REASONS) if told & TRIAL_VERDICT else None,
     )
 
 

@@ -18,6 +18,8 @@ SPILLS = 7
 """Further sources that a slot may have in each family."""
 VOTERS = 7
 """How many voters a node can count."""
+REASONS = 256
+"""Counters that each program has, one for each possible `Reason`."""
 DROP_SLOT = 0
 """The slot that is never given to a gateway: what points at it is dropped with `Reason.NO_GATEWAY`."""
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from egresslab.datapath.leases import LeaseMaps, _frame, lease_number
+from egresslab.datapath.frames import build
+from egresslab.datapath.leases import LeaseMaps, lease_number
 from egresslab.datapath.probe import (
+    PORT,
     Answer,
     GrantRequest,
     LeaseState,
@@ -23,7 +25,7 @@ from egresslab.datapath.probe import (
 )
 from egresslab.datapath.testing import Node, Rig
 from egresslab.datapath.trial import test_run
-from egresslab.datapath.values import Lease, Program, Reason, Verdict
+from egresslab.datapath.values import Lease, Program, Protocol, Reason, Verdict
 from egresslab.errors import DatapathError
 
 from .leasing import clean, now_ns
@@ -141,6 +143,10 @@ def state(number: int, lease: Lease | None, now: int) -> LeaseState:
     return LeaseState(number, max(0, -(-(lease.holds_until_ns - now) // MS)), lease.epoch)
 
 
+def probe_frame(payload: bytes, sender: IPv4Address, node: Node) -> bytes:
+    return build(sender, node.v4, Protocol.UDP, PORT, PORT, data=payload)
+
+
 SPOILED = {
     "ip version": (14, b"\x65"),
     "ip options": (14, b"\x46"),
@@ -168,7 +174,7 @@ async def test_what_is_not_exactly_a_probe_passes_untouched(node: Node, spoiled:
     maps.set_voters([voter])
     maps.make_lease(7)
     request = Request(1, 2, now_ns(), (GrantRequest(7, 5_000, 1),))
-    frame = bytearray(_frame(pack_request(request), voter, node.v4))
+    frame = bytearray(probe_frame(pack_request(request), voter, node))
     offset, value = SPOILED[spoiled]
     frame[offset : offset + len(value)] = value
     before = node.datapath.counters.get(Program.FROM_WIRE, Reason.PROBED).packets
@@ -184,7 +190,7 @@ async def test_what_is_not_exactly_a_probe_passes_untouched(node: Node, spoiled:
 async def test_a_shorter_or_longer_datagram_is_no_probe(node: Node) -> None:
     payload = pack_request(Request(1, 2))
     for other in (payload[:-1], payload + b"\0", b"EGLB", b""):
-        frame = _frame(other, IPv4Address("10.0.0.1"), node.v4)
+        frame = probe_frame(other, IPv4Address("10.0.0.1"), node)
         outcome = test_run(node.datapath, Program.FROM_WIRE, frame)
         assert (outcome.verdict, outcome.frame) == (Verdict.PASS, frame)
 
