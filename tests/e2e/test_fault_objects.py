@@ -14,7 +14,7 @@ import pytest
 
 from egresslab.environments.base import Fault, FaultKind
 from egresslab.environments.netns.environment import NetnsEnvironment
-from egresslab.lab import Lab
+from egresslab.lab.waits import wait_for
 
 NODE = "lab-worker3"
 
@@ -22,8 +22,8 @@ NODE = "lab-worker3"
 class Faults:
     """kubectl on Fault objects of the lab."""
 
-    def __init__(self, environment: NetnsEnvironment, lab: Lab) -> None:
-        self.environment, self.lab = environment, lab
+    def __init__(self, environment: NetnsEnvironment) -> None:
+        self.environment = environment
         client = kubernetes.config.new_client_from_config(str(environment.kubeconfig()))
         self.api = kubernetes.client.CustomObjectsApi(client)
         self.core = kubernetes.client.CoreV1Api(client)
@@ -53,19 +53,19 @@ class Faults:
         return dict(found.get("status", {}))
 
     def wait(self, name: str, phase: str) -> dict[str, Any]:
-        self.lab.wait_for(f"{name} {phase}", lambda: self.status(name).get("phase") == phase, timeout_s=20)
+        wait_for(f"{name} {phase}", lambda: self.status(name).get("phase") == phase, timeout_s=20)
         return self.status(name)
 
     def wait_mended(self) -> None:
-        self.lab.wait_for("nothing broken", lambda: not self.environment.faults(), timeout_s=20)
+        wait_for("nothing broken", lambda: not self.environment.faults(), timeout_s=20)
 
     def wait_ready(self, node: str, *, ready: bool = True) -> None:
         self.kubectl("wait", "--for", f"condition=Ready={ready}", f"node/{node}", "--timeout=20s")
 
 
 @pytest.fixture
-def faults(environment: NetnsEnvironment, lab: Lab) -> Iterator[Faults]:
-    found = Faults(environment, lab)
+def faults(environment: NetnsEnvironment) -> Iterator[Faults]:
+    found = Faults(environment)
     yield found
     found.delete()
     found.wait_mended()
@@ -86,7 +86,7 @@ def test_a_cut_lasts_as_long_as_its_object_and_no_other_fault_is_mended_with_it(
     try:
         faults.delete("one")
         faults.delete("two")
-        faults.lab.wait_for("the cut mended", lambda: cut not in environment.faults(), timeout_s=10)
+        wait_for("the cut mended", lambda: cut not in environment.faults(), timeout_s=10)
         assert environment.faults() == (Fault(FaultKind.CUT, NODE, "cluster"),)
     finally:
         environment.heal(NODE)
@@ -110,7 +110,7 @@ def test_an_agent_is_killed_once(faults: Faults) -> None:
     before = restarts()
     faults.apply("agent", type="AgentKill", target=NODE)
     faults.wait("agent", "Healed")
-    faults.lab.wait_for("a restart", lambda: restarts() == before + 1, timeout_s=20)
+    wait_for("a restart", lambda: restarts() == before + 1, timeout_s=20)
 
 
 def test_what_was_broken_is_mended_by_the_next_keeper(environment: NetnsEnvironment, faults: Faults) -> None:
@@ -123,20 +123,17 @@ def test_what_was_broken_is_mended_by_the_next_keeper(environment: NetnsEnvironm
     faults.wait_mended()
 
 
-@pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        ({"type": "Cut", "target": "nowhere"}, "nowhere"),
-        ({"type": "Cut", "target": NODE, "network": "none"}, "no such network"),
-        ({"type": "Crash", "target": "lab-control-plane"}, "durationSeconds"),
-        ({"type": "Kill", "target": "nobody"}, "no such process"),
-    ],
-)
-def test_what_cannot_be_done_is_said(
-    environment: NetnsEnvironment, faults: Faults, spec: dict[str, Any], said: str
-) -> None:
-    faults.apply("wrong", **spec)
-    assert said in faults.wait("wrong", "Failed")["message"]
+def test_what_cannot_be_done_is_said(environment: NetnsEnvironment, faults: Faults) -> None:
+    wrong = {
+        "nowhere": {"type": "Cut", "target": "nowhere"},
+        "no such network": {"type": "Cut", "target": NODE, "network": "none"},
+        "durationSeconds": {"type": "Crash", "target": "lab-control-plane"},
+        "no such process": {"type": "Kill", "target": "nobody"},
+    }
+    for number, spec in enumerate(wrong.values()):
+        faults.apply(f"wrong-{number}", **spec)
+    for number, said in enumerate(wrong):
+        assert said in faults.wait(f"wrong-{number}", "Failed")["message"]
     assert environment.faults() == ()
 
 

@@ -10,16 +10,16 @@ import os
 import time
 from pathlib import Path
 
+from egresslab.environments.netns.locks import Busy
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.records import kill, start_time
-from egresslab.errors import EnvironmentFailure
 
 NAMESPACE, POD_PREFIX, CONTAINER = "kube-system", "egresslab-agent-", "agent"
 DEADLINE_S = 5.0
 
 
 def kill_agent(paths: LabPaths, node: str) -> int:
-    """Kill it and wait until it is gone; its PID. Raises `EnvironmentFailure` when none runs there."""
+    """Kill it and wait until it is gone; its PID. Raises `Busy` while none runs there."""
     for pod in sorted((paths.node(node) / "pods").glob("*/pod.json")):
         about = json.loads(pod.read_text())
         if about["namespace"] == NAMESPACE and about["name"].startswith(POD_PREFIX):
@@ -28,8 +28,8 @@ def kill_agent(paths: LabPaths, node: str) -> int:
                 pid, handle = descriptor
                 kill([handle], time.monotonic() + DEADLINE_S)
                 return pid
-    raise EnvironmentFailure(
-        "no agent runs there",
+    raise Busy(
+        "no agent runs there now",
         object=f"node {node}",
         fix=f"egresslab kubectl --lab {paths.lab} -- -n {NAMESPACE} get pods -o wide",
     )

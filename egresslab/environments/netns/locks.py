@@ -18,7 +18,7 @@ PAUSE_S = 0.02
 
 
 class Busy(EnvironmentFailure):
-    """Somebody else held the lock for too long; trying again later may help."""
+    """What stands in the way now, such as somebody who holds a lock, may be gone later."""
 
 
 @contextmanager
