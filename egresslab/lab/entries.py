@@ -15,6 +15,7 @@ from egresslab.api.resources import DAEMONSETS, PODS
 from egresslab.errors import LabError
 from egresslab.lab.client import Client
 from egresslab.lab.display import Table
+from egresslab.lab.views.changes import Changes, compare
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -132,6 +133,10 @@ class Entries(tuple[Entry, ...]):
         """The table."""
         rows = tuple((row.node, *map(str, (row.source, row.destination, row.egress, row.gateway))) for row in self)
         return Table("Egress entries in the kernel", ("Node", *COLUMNS), rows)
+
+    def since(self, before: Entries) -> Changes:
+        """What changed since an earlier look: rows that came, went, or say something else."""
+        return compare(before, self)
 
     def __str__(self) -> str:
         return str(self.table())

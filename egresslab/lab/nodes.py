@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from egresslab.api.resources import Object
 from egresslab.errors import LabError
 from egresslab.lab.entries import IPAddress
+from egresslab.lab.waits import Pending
 
 INTERFACES_ANNOTATION = "egresslab.dev/interfaces"
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
@@ -95,6 +96,12 @@ def pod(body: Object) -> Pod:
     metadata, status = body["metadata"], body.get("status") or {}
     addresses = tuple(ipaddress.ip_address(entry["ip"]) for entry in status.get("podIPs") or [] if entry.get("ip"))
     return Pod(metadata["name"], metadata["namespace"], body.get("spec", {}).get("nodeName", ""), addresses)
+
+
+def all_ready(known: tuple[Node, ...]) -> tuple[Node, ...] | Pending:
+    """The nodes, once all of them are Ready."""
+    missing = [node.name for node in known if not node.ready]
+    return known if known and not missing else Pending(f"not Ready: {', '.join(missing) or 'no nodes at all'}")
 
 
 def ready(body: Object) -> bool:

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import yaml
-
 from egresslab.api.resources import NAMESPACES, NODES, PODS, Object, Resource
 from egresslab.errors import EgresslabError, LabError
 from egresslab.lab import (
@@ -29,7 +27,6 @@ from egresslab.lab import (
     nodes,
     ownership,
     probes,
-    standing,
     terminal,
     waits,
 )
@@ -43,10 +40,14 @@ from egresslab.lab.exercises import Exercises
 from egresslab.lab.firewall import Firewall
 from egresslab.lab.nodes import Node, Pod
 from egresslab.lab.objects import Objects
+from egresslab.lab.observe import Observatory
 from egresslab.lab.probes import OUTSIDE_URL, Answer
 from egresslab.lab.progress import Progress
 from egresslab.lab.terminal import CommandResult
-from egresslab.lab.topology import Place, Topology, network_of
+from egresslab.lab.topology import Topology
+from egresslab.lab.views.effect import Effect
+from egresslab.lab.views.gallery import Gallery
+from egresslab.lab.views.live import Live
 
 if TYPE_CHECKING:
     from egresslab.lab.drills.result import DrillResult
@@ -73,7 +74,9 @@ class Lab:
         progress = Progress.default() if mode is Mode.LEARN else None
         self._grader = Grader(self, chapter, mode, progress)
         self._exercises = Exercises(chapter, mode, progress)
+        self._gallery = Gallery(self, client)
         self.firewall = Firewall(client, self._ledger.run)
+        self.observe = Observatory(client.kubeconfig, lambda: self._objects.namespace)
         self._attached: attachment.Attachment | None = None
         atexit.register(self.close)
 
@@ -98,14 +101,9 @@ class Lab:
         found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print, topology=topology)
         opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
         opened._attached = found
-        ready = opened.wait_for("every node to be Ready", opened._all_ready)
+        ready = opened.wait_for("every node to be Ready", lambda: nodes.all_ready(opened.nodes))
         print(f"Attached to {found.environment} lab {found.lab!r}: {len(ready)} nodes Ready.")
         return opened
-
-    def _all_ready(self) -> tuple[Node, ...] | waits.Pending:
-        known = self.nodes
-        missing = [node.name for node in known if not node.ready]
-        return waits.Pending(f"not Ready: {', '.join(missing) or 'no nodes at all'}") if missing or not known else known
 
     # What there is
 
@@ -132,12 +130,16 @@ class Lab:
         """Objects of a kind: those of the current namespace, or all of a cluster-wide kind."""
         return self._client.list(resource, self._objects.namespace if resource.namespaced else None)
 
-    def topology(self) -> Topology:
-        """Nodes, this chapter's pods, and the outside, as a picture with a table."""
-        known = self.nodes
-        drawn = Topology(known, [nodes.pod(body) for body in self._client.list(PODS, self._objects.namespace)], ())
-        outside = tuple(Place(name, address, network_of(address, drawn.networks)) for name, address in probes.SERVERS)
-        return Topology(known, drawn.pods, outside)
+    def topology(self, *, flows: bool = False, live: bool = False) -> Topology | Live:
+        """Nodes, this chapter's pods, and the outside, as a picture with a table.
+
+        With `flows`, the ways that agents saw packets take in the last half minute; `live` keeps them up to date.
+        """
+        return self._gallery.live() if live else self._gallery.topology(flows=flows)
+
+    def effect(self, pod: str) -> Effect:
+        """What the rows in the kernel do with a pod's packets, destination by destination."""
+        return self._gallery.effect(self.pod(pod))
 
     # A place of one's own
 
@@ -329,6 +331,8 @@ class Lab:
 
     def progress(self) -> Table:
         """How far this learner is, chapter by chapter."""
+        from egresslab.lab import standing  # reads notebooks, and what reads notebooks takes a second to import
+
         return standing.table(standing.standings(Progress.default(), standing.all_contents(locations.home())))
 
     def report(self) -> Table:
@@ -340,6 +344,7 @@ class Lab:
     def cleanup(self, *, timeout_s: float | None = None) -> None:
         """Remove what this run made, wait until it is gone, and say so; safe to call again."""
         made = [owned for owned in self._ledger.objects if owned.resource == NAMESPACES]
+        self.observe.close()
         removed = ["the allow-list outside"] if self.firewall.restore() else []
         removed += self._ledger.clear(self._client)
         for owned in made:
@@ -350,6 +355,8 @@ class Lab:
     def close(self) -> None:
         """Remove what this run made without waiting, and let go of the cluster; safe to call again."""
         atexit.unregister(self.close)
+        self._gallery.close()
+        self.observe.close()
         try:
             self.firewall.restore()
             for _ in self._ledger.clear(self._client):
@@ -373,15 +380,4 @@ class Lab:
 
     def _kubeconfig(self) -> str:
         """KUBECONFIG for commands: a file with the namespace laid over the real one, which stays as it is."""
-        original = yaml.safe_load(self._client.kubeconfig.read_text())
-        contexts = {entry["name"]: entry["context"] for entry in original.get("contexts") or []}
-        context = {**contexts.get(original.get("current-context"), {}), "namespace": self._objects.namespace}
-        overlay = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "egresslab-chapter",
-            "contexts": [{"name": "egresslab-chapter", "context": context}],
-        }
-        path = Path(self._files.name) / "chapter.kubeconfig"
-        path.write_text(yaml.safe_dump(overlay))
-        return f"{path}{os.pathsep}{self._client.kubeconfig}"
+        return terminal.in_namespace(self._client.kubeconfig, self._objects.namespace, Path(self._files.name))

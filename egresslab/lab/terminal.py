@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import yaml
+
 from egresslab.errors import LabError
 from egresslab.lab.display import Silent
 
@@ -76,6 +78,22 @@ def egresslab(arguments: str | Sequence[str], *, kubeconfig: str, stdin: str | N
     """Run our own command against the chapter's cluster, in the same way."""
     environment = {"KUBECONFIG": kubeconfig, "COLUMNS": "120"}
     return _run("egresslab", egresslab_path(), arguments, environment, stdin, timeout_s)
+
+
+def in_namespace(kubeconfig: Path, namespace: str, directory: Path) -> str:
+    """KUBECONFIG for commands: a file with the namespace, laid over the real one, which stays as it is."""
+    original = yaml.safe_load(kubeconfig.read_text())
+    contexts = {entry["name"]: entry["context"] for entry in original.get("contexts") or []}
+    context = {**contexts.get(original.get("current-context"), {}), "namespace": namespace}
+    overlay = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "egresslab-chapter",
+        "contexts": [{"name": "egresslab-chapter", "context": context}],
+    }
+    path = directory / "chapter.kubeconfig"
+    path.write_text(yaml.safe_dump(overlay))
+    return f"{path}{os.pathsep}{kubeconfig}"
 
 
 def _run(

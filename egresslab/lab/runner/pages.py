@@ -21,6 +21,7 @@ from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.judge import Result
 
 MARKS = {Result.PASSED: "✔", Result.SKIPPED: "–"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LIGHT, DARK = "friendly", "github-dark"
 """Pygments styles; each reads well on its ground."""
 
@@ -88,8 +89,10 @@ def _body(notebook: NotebookNode) -> str:
 
 
 def _presentable(notebook: NotebookNode) -> NotebookNode:
-    """Without the banners that papermill adds around a failing cell: the page shows the failure itself."""
+    """Without the banners that papermill adds around a failing cell, and with the still forms of live views."""
     cells = [cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
+    for output in (output for cell in cells for output in cell.get("outputs", ())):
+        output.get("data", {}).pop(WIDGET, None)
     return NotebookNode({**notebook, "cells": cells})
 
 

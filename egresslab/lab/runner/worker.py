@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import sys
 
-import nbformat
-import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+# jsonschema, if it finds this, compiles a grammar for URIs when it is imported, which takes longer than many a cell;
+# nothing in a notebook's format is checked with it.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
-from egresslab.lab.runner.job import Ending, Job, Step
-from egresslab.lab.runner.red import with_red
+import nbformat  # noqa: E402
+import papermill  # noqa: E402
+from nbclient.exceptions import CellTimeoutError, DeadKernelError  # noqa: E402
+from papermill.exceptions import PapermillExecutionError  # noqa: E402
+
+from egresslab.lab.runner.job import Ending, Job, Step  # noqa: E402
+from egresslab.lab.runner.red import with_red  # noqa: E402
 
 START_TIMEOUT_S = 60
 
