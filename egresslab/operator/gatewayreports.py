@@ -139,6 +139,8 @@ class GatewayReports:
         if told is not None and move.time <= told:
             return
         outage = "" if move.outage_ms is None else f", {move.outage_ms:.0f} ms without a gateway"
+        if move.outage_ms == 0:
+            outage = ", at no moment without a gateway"
         message = f"from {move.origin or 'nobody'} to {move.target} ({CAUSES[move.cause]}{outage})"
         kind, reason = (Kind.NORMAL, "Moved") if move.cause in PLANNED else (Kind.WARNING, "FailedOver")
         yield News(kind, reason, message, f"{move.time:.3f}")

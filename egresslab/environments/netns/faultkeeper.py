@@ -135,6 +135,8 @@ class FaultKeeper:
         else:
             try:
                 wish = wish_of(obj, self._topology)
+                self._said.setdefault(uid, Said("Pending"))
+                await self._tell(obj)
                 await self._strike(wish)
             except Busy as error:
                 drop_claim(self._paths, uid)
