@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from egresslab.environments.definitions import definitions
 from egresslab.environments.netns.fabric import plan_fabric
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.topology import Topology, load_topology, parse_topology
@@ -86,6 +87,24 @@ def test_impossible_labs_are_refused(content: dict[str, Any], mistake: Any, fiel
     assert refusal.value.field == field
     assert words in refusal.value.message
     assert refusal.value.fix
+
+
+def test_a_node_of_another_site_is_known_by_its_own_network_and_has_no_pods() -> None:
+    topology = load_topology(definitions("netns") / "edge.yaml")
+    edge = topology.node("lab-edge")
+    assert [str(address) for address in topology.internal_addresses(edge)] == ["10.111.128.148", "fd00:6f::148"]
+    assert topology.pod_subnets(edge) == ()
+    plan = next(n for n in plan_fabric(topology, LabPaths("x")).create if n.name == "egresslab-x-lab-edge")
+    assert [link.name for link in plan.links] == ["eth2"]
+    assert {route.via for route in plan.routes} == {"10.111.128.1", "fd00:6f::1"}
+
+
+def test_a_node_with_pods_has_to_be_on_their_network(content: dict[str, Any]) -> None:
+    del content["nodes"][1]["addresses"]["cluster"]
+    with pytest.raises(EnvironmentFailure, match="needs addresses on cluster"):
+        parse_topology(content, "mine.yaml")
+    content["nodes"][1]["pod_network"] = False
+    assert parse_topology(content, "mine.yaml").network_of(parse_topology(content, "x").nodes[1]) == "public"
 
 
 def test_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:

@@ -30,11 +30,13 @@ class AddressPool:
         self._networks = tuple(networks)
         self._cursor = cursor
         # The last number is left out: in IPv4 it is the broadcast address.
-        self._end = min(network.num_addresses for network in networks) - 1
+        self._end = min((network.num_addresses for network in networks), default=FIRST) - 1
         self._end = min(self._end, FIRST + 65_000)
 
     def take(self, used: Iterable[Address]) -> tuple[Address, ...]:
-        """Addresses that nobody in `used` has; raises `ClusterError` when there are none left."""
+        """Addresses that nobody in `used` has; raises `ClusterError` when there are none, or none left."""
+        if not self._networks:
+            raise ClusterError("the node is not on the pods' network", fix="hostNetwork: true, or another node")
         taken = set(used)
         start = self._read()
         for number in chain(range(start, self._end), range(FIRST, start)):

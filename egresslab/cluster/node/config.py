@@ -84,7 +84,7 @@ class NodeConfig(_Model):
     taints: tuple[Taint, ...] = ()
     internal_addresses: tuple[Address, ...] = Field(min_length=1)
     external_addresses: tuple[Address, ...] = ()
-    pod_cidrs: tuple[Network, ...] = Field(min_length=1)
+    pod_cidrs: tuple[Network, ...] = ()
     peers: tuple[Peer, ...] = ()
     cluster_cidrs: tuple[Network, ...] = ()
     service_cidr: Network = IPv4Network("10.96.0.0/16")

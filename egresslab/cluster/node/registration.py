@@ -71,10 +71,15 @@ def own_labels(config: NodeConfig) -> dict[str, str]:
     return labels | {"kubernetes.io/hostname": config.name}
 
 
+def own_networks(config: NodeConfig) -> Object:
+    """The part of a Node's spec that says which networks its pods are in; empty where it has none."""
+    cidrs = [str(network) for network in config.pod_cidrs]
+    return {"podCIDR": cidrs[0], "podCIDRs": cidrs} if cidrs else {}
+
+
 def node_object(config: NodeConfig) -> Object:
     """A new Node."""
-    cidrs = [str(network) for network in config.pod_cidrs]
-    spec: Object = {"podCIDR": cidrs[0], "podCIDRs": cidrs}
+    spec = own_networks(config)
     if config.taints:
         spec["taints"] = [taint.model_dump(exclude_defaults=True) for taint in config.taints]
     metadata = {
@@ -173,8 +178,8 @@ class Registration:
         try:
             node = await self._api.get(NODES, config.name)
             metadata: Object = {"labels": own_labels(config)}
-            cidrs = [str(network) for network in config.pod_cidrs]
-            spec = {} if node["spec"].get("podCIDRs") == cidrs else {"podCIDR": cidrs[0], "podCIDRs": cidrs}
+            wanted = own_networks(config)
+            spec = {} if node["spec"].get("podCIDRs") == wanted.get("podCIDRs") else wanted
             if spec or any((node["metadata"].get("labels") or {}).get(k) != v for k, v in metadata["labels"].items()):
                 await self._api.patch(NODES, config.name, {"metadata": metadata, "spec": spec})
         except ApiError as error:

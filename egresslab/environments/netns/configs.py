@@ -88,7 +88,7 @@ def _node(paths: LabPaths, topology: Topology, identities: Identities, node: Nod
     authority = str(paths.pki / "ca.crt")
     external: list[IPv4Address | IPv6Address] = []
     for network, addresses in node.addresses.items():
-        external += addresses if network != topology.primary else ()
+        external += addresses if network != topology.network_of(node) else ()
     external.sort(key=lambda address: address.version)
     records = {name: _texts(server.addresses) for server in topology.outside.servers for name in server.names}
     return {

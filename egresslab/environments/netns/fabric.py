@@ -113,6 +113,8 @@ def plan_fabric(topology: Topology, paths: LabPaths) -> FabricPlan:
 def _cables(topology: Topology, member: str, addresses: Addresses) -> tuple[Link, ...]:
     links = []
     for index, (name, network) in enumerate(topology.networks.items()):
+        if name not in addresses:
+            continue
         mac = next(hardware_address(a, index) for a in addresses[name] if isinstance(a, IPv4Address))
         links.append(Link(network.interface, "veth", network.mtu, mac, name, port_name(member, index)))
     return tuple(links)
@@ -122,7 +124,7 @@ def _own(topology: Topology, addresses: Addresses) -> list[tuple[str, str]]:
     return [
         (network.interface, str(network.interface_of(address)))
         for name, network in topology.networks.items()
-        for address in addresses[name]
+        for address in addresses.get(name, ())
     ]
 
 
@@ -130,6 +132,7 @@ def _node(topology: Topology, paths: LabPaths, node: Node) -> NamespacePlan:
     routes = [
         Route("default", str(router), network.interface, network.metric)
         for name, network in topology.networks.items()
+        if name in node.addresses
         for router in topology.outside.router[name]
     ]
     return NamespacePlan(

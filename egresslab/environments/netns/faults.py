@@ -73,7 +73,8 @@ def _ports(topology: Topology, node: str, network: str | None) -> list[str]:
         raise EnvironmentFailure(
             "the lab has no such network", object="network", value=network, fix=f"name one of: {', '.join(names)}"
         )
-    return [port_name(node, index) for index, name in enumerate(names) if network in (None, name)]
+    connected = topology.node(node).addresses
+    return [port_name(node, index) for index, name in enumerate(names) if name in connected and network in (None, name)]
 
 
 def _cut(paths: LabPaths, topology: Topology, fault: Fault) -> None:

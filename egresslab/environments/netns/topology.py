@@ -91,11 +91,13 @@ class Taint(_Model):
 
 
 class Node(_Model):
-    """One node."""
+    """One node. It may be on some of the networks only; others are reached through the router. Without `pod_network` it
+    runs pods of the host's network alone, as a machine does that the cluster's network does not reach."""
 
     name: NodeName
     role: Role = Role.WORKER
     addresses: Addresses
+    pod_network: bool = True
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     taints: tuple[Taint, ...] = ()
@@ -152,7 +154,9 @@ class Topology(_Model):
         owners.append(("outside.router", self.outside.router))
         used: dict[Address, str] = {}
         for owner, addresses in owners:
-            if set(addresses) != set(self.networks):
+            if unknown := sorted(set(addresses) - set(self.networks)):
+                raise ValueError(f"{owner}: there is no network {unknown[0]!r}")
+            if not addresses or (owner == "outside.router" and set(addresses) != set(self.networks)):
                 raise ValueError(f"{owner}: needs addresses on every network ({', '.join(self.networks)})")
             for network, given in addresses.items():
                 if sorted(address.version for address in given) != [4, 6]:
@@ -166,6 +170,11 @@ class Topology(_Model):
                 self._claim(used, where, server.addresses, self.networks[server.network])
             else:
                 raise ValueError(f"{where}: there is no network {server.network!r}")
+        for node in self.nodes:
+            if self.primary not in node.addresses and (node.role is Role.CONTROL_PLANE or node.pod_network):
+                raise ValueError(
+                    f"nodes.{node.name}.addresses: needs addresses on {self.primary}, the network of pods and the API"
+                )
         if self.services.dns not in self.services.ipv4:
             raise ValueError(f"services.dns: {self.services.dns} is outside {self.services.ipv4}")
         self._apart()
@@ -226,12 +235,16 @@ class Topology(_Model):
         )
 
     def internal_addresses(self, node: Node) -> tuple[Address, ...]:
-        """IPv4 then IPv6 on the primary network: what Kubernetes calls InternalIP."""
-        return tuple(sorted(node.addresses[self.primary], key=lambda address: address.version))
+        """IPv4 then IPv6 on the network that the node is known by: what Kubernetes calls InternalIP."""
+        return tuple(sorted(node.addresses[self.network_of(node)], key=lambda address: address.version))
 
-    def pod_subnets(self, node: Node) -> tuple[IPv4Network, IPv6Network]:
-        """Pod CIDRs of a node."""
-        return self.pods.subnets(self.nodes.index(node))
+    def network_of(self, node: Node) -> str:
+        """The network that a node is known by: the first one in the file that it is on."""
+        return next(name for name in self.networks if name in node.addresses)
+
+    def pod_subnets(self, node: Node) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Pod CIDRs of a node; none for one that is not on the pods' network."""
+        return self.pods.subnets(self.nodes.index(node)) if node.pod_network else ()
 
 
 def _unique(what: str, values: list[str]) -> None:
