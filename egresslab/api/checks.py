@@ -42,7 +42,7 @@ def _text(raw: Mapping[str, Any], value: str, path: str) -> Iterator[FieldFault]
     if (pattern := raw.get("pattern")) and not _compiled(pattern).search(value):
         yield invalid(path, value, f"{path} in body should match '{pattern}'")
     if (name := raw.get("format")) and (valid := FORMATS.get(name)) is not None and not valid(value):
-        yield invalid(path, value, f'{path} in body must be of type {name}: "{value}"')
+        yield FieldFault(path, FaultKind.TYPE_INVALID, value, f'{path} in body must be of type {name}: "{value}"')
 
 
 @lru_cache(maxsize=512)

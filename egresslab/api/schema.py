@@ -8,7 +8,7 @@ Nothing here knows kinds, requests or clusters.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -19,6 +19,9 @@ from egresslab.api.rules import Rule
 
 Resolve = Callable[[str], "Schema"]
 _UNSET: Any = object()
+_BLOCKING = frozenset(
+    (FaultKind.REQUIRED, FaultKind.TYPE_INVALID, FaultKind.UNSUPPORTED, FaultKind.TOO_LONG, FaultKind.TOO_MANY)
+)
 _META = frozenset(("apiVersion", "kind", "metadata"))
 _JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -46,6 +49,7 @@ class Schema:
         "properties",
         "raw",
         "required",
+        "ruled",
         "rules",
         "type",
     )
@@ -83,6 +87,10 @@ class Schema:
             self.additional = _child(raw["additionalProperties"], resolve)
         elif raw.get("additionalProperties") is True:
             self.preserve = True
+
+        below = (*self.properties.values(), self.items, self.additional)
+        # A recursive type meets itself half made.
+        self.ruled = bool(self.rules) or any(getattr(child, "ruled", False) for child in below)
 
     def child(self, name: str) -> Schema | None:
         """The schema of a field or map value, None where nothing is known about it."""
@@ -143,9 +151,14 @@ def fill_defaults(schema: Schema, value: Any) -> None:
 
 
 def validate(schema: Schema, value: Any, old: Any = None, path: str = "") -> list[FieldFault]:
-    """All faults of a value, checked against `old` too where rules ask for it; rules run when the rest is sound."""
+    """All faults of a value, checked against `old` too where rules ask for it; rules run unless a fault is blocking."""
     faults = list(_structure(schema, value, path))
-    return faults or list(_rules(schema, value, old, path))
+    return faults if blocking(faults) else faults + list(_rules(schema, value, old, path))
+
+
+def blocking(faults: Iterable[FieldFault]) -> bool:
+    """Whether rules cannot be run on a value with these faults."""
+    return any(fault.kind in _BLOCKING for fault in faults)
 
 
 def _structure(schema: Schema, value: Any, path: str) -> Iterator[FieldFault]:

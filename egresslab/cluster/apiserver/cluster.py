@@ -129,7 +129,8 @@ def validate_binding(obj: Object, old: Object | None) -> list[FieldFault]:
     if role.get("kind") not in ("Role", "ClusterRole"):
         faults.append(unsupported("roleRef.kind", role.get("kind"), ["Role", "ClusterRole"]))
     if old is not None and old.get("roleRef") != role:
-        faults.append(invalid("roleRef", role, "cannot change roleRef"))
+        shown = {"APIGroup": role.get("apiGroup"), "Kind": role.get("kind"), "Name": role.get("name")}
+        faults.append(invalid("roleRef", shown, "field is immutable"))
     for index, subject in enumerate(obj.get("subjects") or ()):
         if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
             faults.append(required(f"subjects[{index}].namespace"))

@@ -240,7 +240,9 @@ BUILT_IN: tuple[ResourceType, ...] = (
         namespaced=False,
         generation=True,
     ),
-    ResourceType("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", ("pc",), namespaced=False),
+    ResourceType(
+        "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", ("pc",), namespaced=False, generation=True
+    ),
     ResourceType(
         "policy",
         "v1",

@@ -86,7 +86,9 @@ def _decode(kind: ResourceType, schema: Schema, value: Any, path: str, struct: s
             elif item is None:
                 del value[name]
             else:
-                yield from _decode(kind, child, item, f"{path}.{name}" if path else name, struct)
+                # Of a map of scalars Go names the map, not the key.
+                whole = name not in known and child.type not in ("object", "array")
+                yield from _decode(kind, child, item, path if whole else f"{path}.{name}" if path else name, struct)
     elif isinstance(value, list):
         if schema.type not in ("array", "") or schema.int_or_string:
             raise _mismatch(kind, schema, value, path, struct)
@@ -116,9 +118,6 @@ def _scalar(schema: Schema, value: Any) -> bool:
 def _mismatch(kind: ResourceType, schema: Schema, value: Any, path: str, struct: str) -> status.Refusal:
     wanted = _GO_TYPES.get(schema.type) or (f"v1.{schema.raw['title']}" if "title" in schema.raw else schema.type)
     field = ".".join(part.partition("[")[0] for part in path.split("."))
-    parent = field.rpartition(".")[0]
-    if parent.endswith((".labels", ".annotations", ".matchLabels", ".nodeSelector")):
-        field = parent  # Go names the map, not its key
     found = _go_word(value)
     return _undecodable(kind, f"json: cannot unmarshal {found} into Go struct field {struct}.{field} of type {wanted}")
 

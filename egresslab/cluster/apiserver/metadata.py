@@ -71,6 +71,13 @@ def begin(kind: ResourceType, obj: Object, namespace: str) -> None:
         metadata["generation"] = 1
 
 
+def tidy(metadata: Object) -> None:
+    """Leave out what is empty, as Go's `omitempty` does."""
+    for name in ("labels", "annotations", "ownerReferences", "finalizers"):
+        if name in metadata and not metadata[name]:
+            del metadata[name]
+
+
 def _place(kind: ResourceType, metadata: Object, namespace: str) -> None:
     if not kind.namespaced:
         metadata.pop("namespace", None)

@@ -92,7 +92,9 @@ def _merge_map(live: dict[str, Any], patch: dict[str, Any], schema: Schema | Non
             field = name.removeprefix(_ORDER)
             if isinstance(merged.get(field), list):
                 child = schema.child(field) if schema is not None else None
-                merged[field] = _ordered(merged[field], order, child.merge_key if child else "")
+                before = live.get(field)
+                known = before if isinstance(before, list) else []
+                merged[field] = _ordered(merged[field], order, known, child.merge_key if child else "")
     return merged
 
 
@@ -115,26 +117,27 @@ def _merge_list(live: list[Any], patch: list[Any], schema: Schema | None, field:
             merged.append(_merge_map({}, item, schema.items))
         else:
             merged[at] = _merge_map(merged[at], item, schema.items)
-    return merged
+    return _ordered(merged, patch, live, key)
 
 
 def _bare(item: Any) -> Any:
     return _merge_map({}, item, None) if isinstance(item, dict) else copy.deepcopy(item)
 
 
-def _ordered(items: list[Any], order: list[Any], key: str) -> list[Any]:
-    """Items named by the order in its order; each other item stays behind the one that it followed."""
-    marks = [entry.get(key) if key and isinstance(entry, dict) else entry for entry in order]
+def _ordered(items: list[Any], order: list[Any], live: list[Any], key: str) -> list[Any]:
+    """Items that the order names in its order, among the others in theirs; of two, the one that was behind before comes
+    behind, and where that says nothing the one that is named comes first.
+    """
 
     def mark(item: Any) -> Any:
         return item.get(key) if key and isinstance(item, dict) else item
 
-    ranks: list[tuple[int, int]] = []
-    last = -1
-    for position, item in enumerate(items):
-        if mark(item) in marks:
-            last = marks.index(mark(item))
-            ranks.append((last, -1))
-        else:
-            ranks.append((last, position))
-    return [item for _, item in sorted(zip(ranks, items, strict=True), key=lambda pair: pair[0])]
+    wanted, before = [mark(item) for item in order], [mark(item) for item in live]
+    named = sorted((item for item in items if mark(item) in wanted), key=lambda item: wanted.index(mark(item)))
+    others = [item for item in items if mark(item) not in wanted]
+    sorted_items = []
+    while named and others:
+        first, second = mark(others[0]), mark(named[0])
+        both = first in before and second in before
+        sorted_items.append((others if both and before.index(first) < before.index(second) else named).pop(0))
+    return sorted_items + named + others

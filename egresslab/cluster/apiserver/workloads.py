@@ -10,7 +10,7 @@ from typing import Any
 from egresslab.api.faults import FieldFault, forbidden, invalid, required
 from egresslab.api.resources import Object
 from egresslab.api.selectors import SelectorError, parse_selector
-from egresslab.cluster.apiserver import pods
+from egresslab.cluster.apiserver import metadata, pods
 from egresslab.cluster.apiserver.status import ELSEWHERE
 
 _PORT_WORDS = "must be between 1 and 65535, inclusive"
@@ -20,7 +20,7 @@ _ROLLING = {"maxUnavailable": "25%", "maxSurge": "25%"}
 def _template(obj: Object) -> Object:
     spec = obj.setdefault("spec", {})
     template: Object = spec.setdefault("template", {})
-    template.setdefault("metadata", {}).setdefault("creationTimestamp", None)
+    metadata.tidy(template.setdefault("metadata", {}))
     pods.complete_spec(template.setdefault("spec", {}))
     return template
 
@@ -36,6 +36,7 @@ def prepare_deployment(obj: Object, old: Object | None) -> None:
         strategy["rollingUpdate"] = {**_ROLLING, **(strategy.get("rollingUpdate") or {})}
     spec.setdefault("revisionHistoryLimit", 10)
     spec.setdefault("progressDeadlineSeconds", 600)
+    obj.setdefault("status", {})
 
 
 def prepare_replica_set(obj: Object, old: Object | None) -> None:

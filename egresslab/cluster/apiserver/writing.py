@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from egresslab.api.faults import invalid
 from egresslab.api.resources import Object
-from egresslab.api.schema import fill_defaults, validate
+from egresslab.api.schema import blocking, fill_defaults, validate
 from egresslab.cluster.apiserver import applying, metadata, ownership, patches, status
 from egresslab.cluster.apiserver.admission import Admission
 from egresslab.cluster.apiserver.conversion import shown, stored
@@ -27,6 +28,10 @@ from egresslab.cluster.apiserver.strategies import PLAIN, STRATEGIES
 from egresslab.cluster.apiserver.types import schema_of
 
 _RETRIES = 5
+_RULES_LEFT = (
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
+    "validation"
+)
 Change = Callable[[Object], Object]
 """From a copy of the live object to the object as it shall be."""
 
@@ -73,9 +78,13 @@ class Writer:
         if kind.custom and schema is not None:
             fill_defaults(schema, obj)
         strategy.prepare(obj, old)
+        metadata.tidy(obj["metadata"])
         faults = metadata.judge(kind, obj, old)
         if schema is not None and kind.custom:
-            faults += validate(schema, obj, old)
+            found = validate(schema, obj, old)
+            if schema.ruled and blocking(found):
+                found.append(invalid("<nil>", None, _RULES_LEFT))
+            faults += found
         faults += strategy.validate(obj, old)
         if faults:
             name = obj["metadata"].get("name") or obj["metadata"].get("generateName") or ""

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from egresslab.api.connection import Api, ApiError, Unreachable, connect
-from egresslab.api.resources import PODS, Object
+from egresslab.api.resources import NAMESPACES, PODS, Object
 from egresslab.cluster.controllers.caches import Caches, Index
 from egresslab.cluster.controllers.clusterdns import ClusterDns
 from egresslab.cluster.controllers.daemonset import DaemonSetController
@@ -23,6 +23,7 @@ from egresslab.cluster.controllers.nodelifecycle import NodeLifecycleController
 from egresslab.cluster.controllers.ownership import controller_key
 from egresslab.cluster.controllers.podcollector import PodCollector
 from egresslab.cluster.controllers.replicaset import ReplicaSetController
+from egresslab.cluster.controllers.roles import RoleAggregator
 from egresslab.cluster.controllers.scheduler import NAME, Scheduler
 from egresslab.cluster.controllers.settings import Settings
 from egresslab.cluster.controllers.taintmanager import TaintManager
@@ -85,9 +86,10 @@ async def control(api: Api, ca: str, settings: Settings = DEFAULTS) -> None:
         NodeLifecycleController(api, caches, placed, events["node-controller"], settings).queue,
         TaintManager(api, caches, placed, events["taint-eviction-controller"]).queue,
         PodCollector(api, caches, placed, settings).queue,
+        RoleAggregator(api, caches).queue,
         collector.queue,
     ]
-    await _first_discovery(collector)
+    await _first_discovery(api, collector)
     try:
         async with asyncio.TaskGroup() as group:
             caches.start(group)
@@ -101,11 +103,13 @@ async def control(api: Api, ca: str, settings: Settings = DEFAULTS) -> None:
         raise errors.exceptions[0] from errors
 
 
-async def _first_discovery(collector: GarbageCollector) -> None:
+async def _first_discovery(api: Api, collector: GarbageCollector) -> None:
     try:
         async with asyncio.timeout(SERVER_DEADLINE_S):
             while True:
                 try:
+                    # kube-apiserver makes it once all that it serves is there; before that, groups may be missing.
+                    await api.get(NAMESPACES, "kube-system")
                     await collector.follow_served()
                     return
                 except (ApiError, Unreachable) as error:
