@@ -164,13 +164,21 @@ async def test_the_holder_translates_to_the_nanosecond_and_not_beyond(leased: Ri
         )
 
 
-async def test_a_node_that_is_not_the_holder_does_not_translate(leased: Rig) -> None:
+async def test_a_former_holder_translates_what_is_steered_to_it_while_its_lease_lasts(leased: Rig) -> None:
+    """A planned move: whoever sends hears of the new holder a moment later than the old one does."""
     gateway, pod = leased.nodes["gateway"], leased.nodes["source"].pods[0]
-    grant(gateway, 5_000)
     lead_to(leased, "spare")
+    seen = []
     with Bench(gateway) as bench:
-        outcome, reason = bench.run(OVERLAY, syn(pod.v4), gateway.overlay)
-    assert (outcome.verdict, reason) == (Verdict.DROP, Reason.NOT_GATEWAY)
+        bench.run(OVERLAY, syn(pod.v4), gateway.overlay)
+        ends = grant(gateway, 250)
+        while Reason.NOT_GATEWAY not in seen:
+            began = now_ns()
+            outcome, reason = bench.run(OVERLAY, syn(pod.v4), gateway.overlay)
+            assert reason is Reason.TRANSLATED or now_ns() >= ends
+            assert began < ends or (outcome.verdict, reason) == (Verdict.DROP, Reason.NOT_GATEWAY)
+            seen.append(reason)
+        assert Reason.TRANSLATED in seen
 
 
 class Neighbour:

@@ -7,6 +7,15 @@
 
 #include "gateway.h"
 
+/*
+ * Whether packets of a slot are this node's to translate. Somebody else may be the holder for a moment already, in a
+ * planned move: what was steered here before its sender heard of it goes on, as long as the lease lasts.
+ */
+static __always_inline bool translates_here(const struct gateway_slot *slot, const struct gateway *gateway)
+{
+	return gateway->local || (slot->lease && lease_is_held(slot->lease));
+}
+
 static __always_inline int from_overlay_family(struct __sk_buff *skb, int family)
 {
 	const struct config *config = config_get();
@@ -60,7 +69,7 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 		if (flow && flow->kind == FLOW_TRANSLATED && flow_holds(config, flow, packet)) {
 			subject->slot = flow->slot;
 			slot = slot_with_gateway(subject->slot, &gateway);
-			if (slot && (!gateway.local ||
+			if (slot && (!translates_here(slot, &gateway) ||
 				     !slot_source_of_flow(family, slot, &flow->address, &subject->to) ||
 				     !address_equal(&subject->to, &flow->address)))
 				slot = NULL;
@@ -81,7 +90,7 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 		slot = slot_with_gateway(subject->slot, &gateway);
 		if (!slot)
 			return drop(skb, config, packet, FROM_OVERLAY, NO_GATEWAY, subject->slot);
-		if (!gateway.local)
+		if (!translates_here(slot, &gateway))
 			return drop(skb, config, packet, FROM_OVERLAY, NOT_GATEWAY, subject->slot);
 	}
 	if (packet->part == FRAGMENT_FIRST)
