@@ -127,8 +127,8 @@ class Ballot:
         if self.voting is None:
             return []
         actions: list[Action] = []
-        due = [pace for pace, at in self._ticks.items() if at <= now]
         self._follow_targets(now)
+        due = [pace for pace, at in self._ticks.items() if at <= now]
         for pace in due:
             self._judge(now, pace)
         for lease, tenure in self.tenures.items():
