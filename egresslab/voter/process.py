@@ -210,7 +210,8 @@ class Process:
                         self._messages.send(raw, address)
             case SetHolder(lease, node, epoch):
                 self._kernel.set_holder(lease, Choice(node, epoch), self._voting.node, self._peers)
-                logger.info("lease %d: %s holds it, epoch %d", lease, node, epoch)
+                key = self._ballot.tenures[lease].candidates.group.key
+                logger.info("%s: %s holds the lease, epoch %d", key, node, epoch)
                 return True
             case Silence(lease, silent):
                 self._addresses.silence(lease, silent)

@@ -19,6 +19,9 @@ from egresslab.voter.probing import Heard
 
 VOICELESS_NS = 2_000 * MILLISECOND
 """How long an unfit holder whose voter process is dead, and so cannot release, keeps the lease."""
+FIRST_NS = 2_000 * MILLISECOND
+"""How long a voter that knows of no holder, ever, waits for candidates that are preferred and not yet heard of: a
+cluster that has just been made begins with the first of each group, whichever node was quickest."""
 WISH_NS = 1_000 * MILLISECOND
 """How long the successor that a holder named when it released is preferred."""
 
@@ -207,12 +210,12 @@ class Vote:
     def _want(self, now: int, others: list[Choice]) -> str | None:
         held = self.holder(now)
         if held is not None:
-            if self.candidates.says(now, held.node) is Seen.LOST:
+            if self._lost(now, held):
                 self.evidence = None  # it must show anew that it holds
             elif self.candidates.fit(now, held.node) or not self._voiceless(now, held.node):
                 return held.node
         electable = self.candidates.electable(now)
-        if not electable:
+        if not electable or self._early(now, electable[0]):
             return None if self._freed else self.choice
         if self.wish is not None and now < self.wish[1] and self.wish[0] in electable:
             return self.wish[0]
@@ -226,6 +229,21 @@ class Vote:
         if followed:
             return max(followed, key=lambda vote: (vote.epoch, -electable.index(vote.node))).node
         return electable[0]
+
+    def _lost(self, now: int, held: Evidence) -> bool:
+        """A majority calls the holder lost, and nobody has heard it say that it holds since the first miss of three, or
+        however many. Else one cut that heals while the next one opens would be taken for a crash."""
+        pace = self.candidates.group.pace
+        quiet = now - held.at_ns > (pace.failures - 1) * pace.interval_ns + pace.interval_ns // 2
+        return quiet and self.candidates.says(now, held.node) is Seen.LOST
+
+    def _early(self, now: int, first: str) -> bool:
+        if self.known or now - self.silent_until_ns > FIRST_NS:
+            return False
+        preferred = list(self.candidates.by_name)[: list(self.candidates.by_name).index(first)]
+        return any(
+            self.candidates.fit(now, name) and self.candidates.says(now, name) is not Seen.LOST for name in preferred
+        )
 
     def _voiceless(self, now: int, node: str) -> bool:
         """Whether nobody on an unfit holder can release the lease, for long enough."""

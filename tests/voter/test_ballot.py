@@ -236,3 +236,32 @@ def test_other_paces(pace: Pace) -> None:
     made.run(1)
     made.crash(made.holders(LEASE)[0])
     assert made.until(lambda: made.settled(LEASE), 3) < pace.duration_ms * 1.2 + 60
+
+
+def test_a_new_cluster_begins_with_the_first_candidate_although_others_start_sooner() -> None:
+    made = World(5, NAMES, 3, (Group(LEASE, "egresslab/main", tuple(map(Candidate, NAMES))),))
+    made.kill("a")
+    made.machines["a"].kernel.heartbeat = 0
+    made.run(1)
+    assert made.holders(LEASE) == []
+    made.start("a")
+    made.until(lambda: made.settled(LEASE), 1)
+    assert made.holders(LEASE) == ["a"]
+
+
+def test_a_new_cluster_does_not_wait_for_ever() -> None:
+    made = World(5, NAMES, 3, (Group(LEASE, "egresslab/main", tuple(map(Candidate, NAMES))),))
+    made.kill("a")
+    made.machines["a"].kernel.heartbeat = 0
+    made.until(lambda: made.holders(LEASE) == ["b"], 3)
+
+
+def test_a_cut_that_wanders_from_voter_to_voter_moves_nothing() -> None:
+    made = world()
+    seen: set[tuple[str, ...]] = set()
+    for other in itertools.islice(itertools.cycle("bc"), 8):
+        made.heal()
+        made.cut("a", other)
+        seen |= runs(made, 0.45)
+    assert seen == {("a",)}
+    assert made.machines["a"].kernel.leases[LEASE].epoch == 1
