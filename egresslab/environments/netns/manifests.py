@@ -13,6 +13,7 @@ from egresslab.api.resources import Object, Resource
 from egresslab.errors import EnvironmentFailure
 
 FIELD_MANAGER = "egresslab-environment"
+ACCOUNTS_DEADLINE_S, PAUSE_S = 20.0, 0.05
 FIRST = ("Namespace", "CustomResourceDefinition")
 
 
@@ -44,10 +45,15 @@ class Applier:
             raise EnvironmentFailure(
                 "the API server does not serve this kind", object=name, field="apiVersion", value=obj["apiVersion"]
             )
-        try:
-            await self._api.apply(resource, obj, field_manager=FIELD_MANAGER)
-        except ApiError as error:
-            raise EnvironmentFailure(f"the API server refused it: {error.message}", object=name) from error
+        deadline = asyncio.get_running_loop().time() + ACCOUNTS_DEADLINE_S
+        while True:
+            try:
+                await self._api.apply(resource, obj, field_manager=FIELD_MANAGER)
+                return
+            except ApiError as error:
+                if not _account_missing(error) or asyncio.get_running_loop().time() > deadline:
+                    raise EnvironmentFailure(f"the API server refused it: {error.message}", object=name) from error
+            await asyncio.sleep(PAUSE_S)
 
     async def _resources(self, api_version: str) -> dict[str, Resource]:
         if api_version not in self._served:
@@ -66,3 +72,8 @@ class Applier:
             for entry in answer["resources"]
             if "/" not in entry["name"]
         }
+
+
+def _account_missing(error: ApiError) -> bool:
+    """Whether a pod was refused because a controller has not yet made its new namespace's service account."""
+    return error.status == 403 and "serviceaccount" in error.message and "not found" in error.message
