@@ -1,7 +1,6 @@
 """Kubernetes' own API server and etcd instead of ours, where `KUBEBUILDER_ASSETS` names a directory that holds them.
 
-That is envtest's convention. Here is how the two are started, and the little program that starts one of them in a
-network namespace: `python -m egresslab.cluster.assets NAMESPACE PROGRAM…`. Whoever calls keeps them alive.
+That is envtest's convention. Here is how the two are started; whoever calls keeps them alive.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from pyroute2 import netns
-
+from egresslab.api.resources import Object
+from egresslab.cluster.rights import NODE_RULES
 from egresslab.errors import ClusterError
 
 VARIABLE = "KUBEBUILDER_ASSETS"
@@ -101,6 +100,21 @@ class Assets:
         return [str(self.directory / API_SERVER), *_flags(flags)]
 
 
+def node_rights() -> list[Object]:
+    """What the built-in server lets nodes do and kube-apiserver does not, for everybody in system:nodes."""
+    version, name = "rbac.authorization.k8s.io/v1", "egresslab:node"
+    role = {"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": name}, "rules": NODE_RULES}
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": version,
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
+    }
+    return [role, binding]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where they run. `pki` holds ca, apiserver and apiserver-client (.crt, .key); etcd takes `etcd_port` and the next
@@ -127,15 +141,4 @@ def _flags(flags: Mapping[str, object]) -> list[str]:
 
 def inside(namespace: str, command: list[str]) -> list[str]:
     """The command that runs another in a network namespace (a name in /run/netns)."""
-    return [sys.executable, "-m", "egresslab.cluster.assets", namespace, *command]
-
-
-def main() -> None:
-    """Enter the namespace and become the program."""
-    _, namespace, *command = sys.argv
-    netns.setns(namespace)
-    os.execv(command[0], command)
-
-
-if __name__ == "__main__":
-    main()
+    return [sys.executable, "-m", "egresslab.cluster.inside", namespace, *command]

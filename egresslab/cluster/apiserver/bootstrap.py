@@ -15,45 +15,26 @@ from egresslab.cluster.apiserver.registry import Registry
 from egresslab.cluster.apiserver.requests import WriteOptions
 from egresslab.cluster.apiserver.store import Store
 from egresslab.cluster.apiserver.writing import Writer
+from egresslab.cluster.rights import NODE_RULES, READ, WRITE, rule
 
 _RBAC = "rbac.authorization.k8s.io"
 _RBAC_VERSION = f"{_RBAC}/v1"
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-_READ = ["get", "list", "watch"]
-_WRITE = [*_READ, "create", "update", "patch", "delete", "deletecollection"]
-
-
-def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Object:
-    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
-
-
-_NODE_RULES = [
-    _rule([""], ["nodes"], ["get", "list", "watch", "create", "update", "patch", "delete"]),
-    _rule([""], ["nodes/status", "pods/status"], ["update", "patch"]),
-    _rule([""], ["pods"], ["get", "list", "watch", "create", "delete"]),
-    _rule([""], ["pods/eviction", "serviceaccounts/token"], ["create"]),
-    _rule([""], ["services", "endpoints", "namespaces", "configmaps", "secrets", "serviceaccounts"], _READ),
-    _rule(["discovery.k8s.io"], ["endpointslices"], _READ),
-    _rule(["", "events.k8s.io"], ["events"], ["create", "update", "patch"]),
-    _rule(["coordination.k8s.io"], ["leases"], ["get", "create", "update", "patch", "delete"]),
-    _rule(["authentication.k8s.io"], ["tokenreviews"], ["create"]),
-    _rule(["authorization.k8s.io"], ["subjectaccessreviews"], ["create"]),
-]
 _WORKLOADS = [
-    _rule([""], ["pods", "pods/log", "pods/exec", "pods/attach", "pods/eviction", "services", "endpoints"], _WRITE),
-    _rule([""], ["configmaps", "secrets", "serviceaccounts", "serviceaccounts/token"], _WRITE),
-    _rule(["apps"], ["*"], _WRITE),
-    _rule(["policy"], ["poddisruptionbudgets"], _WRITE),
-    _rule(["", "events.k8s.io"], ["events"], _READ),
-    _rule([""], ["namespaces"], _READ),
+    rule([""], ["pods", "pods/log", "pods/exec", "pods/attach", "pods/eviction", "services", "endpoints"], WRITE),
+    rule([""], ["configmaps", "secrets", "serviceaccounts", "serviceaccounts/token"], WRITE),
+    rule(["apps"], ["*"], WRITE),
+    rule(["policy"], ["poddisruptionbudgets"], WRITE),
+    rule(["", "events.k8s.io"], ["events"], READ),
+    rule([""], ["namespaces"], READ),
 ]
 _VIEW = [
-    _rule(
+    rule(
         [""],
         ["pods", "pods/log", "services", "endpoints", "configmaps", "serviceaccounts", "events", "namespaces"],
-        _READ,
+        READ,
     ),
-    _rule(["apps", "discovery.k8s.io", "events.k8s.io", "policy"], ["*"], _READ),
+    rule(["apps", "discovery.k8s.io", "events.k8s.io", "policy"], ["*"], READ),
 ]
 _DISCOVERY = {
     "nonResourceURLs": [
@@ -71,19 +52,19 @@ _DISCOVERY = {
     "verbs": ["get"],
 }
 _BASIC = [
-    _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
-    _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
+    rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
+    rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
 ]
-_EVERYTHING = [_rule(["*"], ["*"], ["*"]), {"nonResourceURLs": ["*"], "verbs": ["*"]}]
+_EVERYTHING = [rule(["*"], ["*"], ["*"]), {"nonResourceURLs": ["*"], "verbs": ["*"]}]
 _ROLES: dict[str, list[Object]] = {
     "cluster-admin": _EVERYTHING,
-    "admin": [*_WORKLOADS, _rule([_RBAC], ["roles", "rolebindings"], _WRITE)],
+    "admin": [*_WORKLOADS, rule([_RBAC], ["roles", "rolebindings"], WRITE)],
     "edit": _WORKLOADS,
     "view": _VIEW,
-    "system:node": _NODE_RULES,
+    "system:node": NODE_RULES,
     "system:discovery": [_DISCOVERY],
     "system:basic-user": _BASIC,
-    "system:kubelet-api-admin": [_rule([""], ["nodes", "nodes/*"], ["*"])],
+    "system:kubelet-api-admin": [rule([""], ["nodes", "nodes/*"], ["*"])],
 }
 _BINDINGS = {
     "cluster-admin": ("cluster-admin", "Group", "system:masters"),

@@ -64,6 +64,9 @@ def log_request(request: web.Request, now_ns: int) -> LogRequest:
     )
 
 
+API_SERVER = ("commonName", "system:apiserver")
+
+
 class KubeletServer:
     """Handlers on the pods of this node."""
 
@@ -72,11 +75,14 @@ class KubeletServer:
         self._pods = pods
 
     def application(self) -> web.Application:
-        """All routes, behind the token."""
+        """All routes, behind the token or the API server's certificate."""
 
         @web.middleware
         async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
             given = request.headers.get("Authorization", "")
+            peer = request.transport.get_extra_info("peercert") if request.transport else None
+            if peer and API_SERVER in (pair for part in peer["subject"] for pair in part):
+                return await handler(request)
             if not hmac.compare_digest(given.encode(), f"Bearer {self._config.kubelet.token}".encode()):
                 raise web.HTTPUnauthorized(text="Unauthorized")
             return await handler(request)
@@ -171,6 +177,9 @@ async def serving(config: NodeConfig, pods: PodSet) -> AsyncIterator[None]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(config.kubelet.certificate, config.kubelet.key)
+        # Whom the cluster's own CA certified as a client: kube-apiserver has no token for kubelets.
+        context.load_verify_locations(config.api.ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
     except OSError as error:
         raise ClusterError(f"no usable certificate: {error}", object=str(config.kubelet.certificate)) from error
     runner = web.AppRunner(KubeletServer(config, pods).application(), access_log=None, handle_signals=False)

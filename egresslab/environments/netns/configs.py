@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from egresslab.cluster.assets import API_SERVER, ETCD, Assets, Place
+from egresslab.cluster.assets import inside as inside_namespace
 from egresslab.environments.definitions import definitions
 from egresslab.environments.netns.credentials import Identities, write_kubeconfig
 from egresslab.environments.netns.files import write_atomically
@@ -47,6 +49,12 @@ def write_configs(paths: LabPaths, topology: Topology, identities: Identities, a
     plan = {
         CONTROL_PLANE: [*python, "egresslab.cluster.controlplane", "--config", str(paths.root / "control-plane.json")]
     }
+    assets = Assets.find()
+    if assets is not None:
+        # Its own processes, in the control plane's namespace; ours beside them runs the controllers.
+        place, namespace = _place(paths, topology), paths.namespace(topology.control_plane.name)
+        plan[ETCD] = inside_namespace(namespace, assets.etcd(place))
+        plan[API_SERVER] = inside_namespace(namespace, assets.api_server(place))
     for node in topology.nodes:
         _write(paths.node_config(node.name), _node(paths, topology, identities, node))
         plan[node_process(node.name)] = [
@@ -64,6 +72,11 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1), mode=0o600)
 
 
+def _place(paths: LabPaths, topology: Topology) -> Place:
+    address = str(topology.internal_addresses(topology.control_plane)[0])
+    return Place(paths.root, paths.pki, paths.tokens, address, API_PORT_INSIDE, services=str(topology.services.ipv4))
+
+
 def _control_plane(paths: LabPaths, topology: Topology, identities: Identities, api_port: int) -> dict[str, Any]:
     node = topology.control_plane
     return {
@@ -71,7 +84,7 @@ def _control_plane(paths: LabPaths, topology: Topology, identities: Identities, 
         "state": str(paths.root / "state.sqlite"),
         "host_bind": f"127.0.0.1:{api_port}",
         "netns": paths.namespace(node.name),
-        "node_bind": f"{topology.internal_addresses(node)[0]}:{API_PORT_INSIDE}",
+        "upstream" if Assets.find() else "node_bind": f"{topology.internal_addresses(node)[0]}:{API_PORT_INSIDE}",
         "tls": {
             "cert": str(paths.pki / "apiserver.crt"),
             "key": str(paths.pki / "apiserver.key"),

@@ -19,6 +19,7 @@ from egresslab.environments.netns.paths import OUTSIDE, LabPaths
 from egresslab.environments.netns.pki import Subject, write_pki
 from egresslab.environments.netns.topology import Topology
 
+API_SERVER_CLIENT = "system:apiserver"
 LOOPBACK = IPv4Address("127.0.0.1")
 API_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
@@ -75,6 +76,7 @@ def write_certificates(paths: LabPaths, topology: Topology) -> None:
     addresses: list[IPv4Address | IPv6Address] = [LOOPBACK, services[1]]
     addresses += topology.internal_addresses(topology.control_plane)
     subjects = [Subject("apiserver", "kube-apiserver", (*API_NAMES, "localhost"), tuple(addresses))]
+    subjects.append(Subject("apiserver-client", API_SERVER_CLIENT, client=True))
     servers = topology.outside.servers
     names = tuple(dict.fromkeys(name for server in servers for name in server.names))
     far = tuple(address for server in servers for address in server.addresses)

@@ -169,6 +169,7 @@ class NetnsEnvironment:
 
     async def _make_ready(self, record: LabRecord, objects: list[dict[str, Any]], clock: _Clock) -> None:
         from egresslab.api.connection import connect
+        from egresslab.cluster.assets import Assets, node_rights
         from egresslab.environments.netns import readiness
         from egresslab.environments.netns.manifests import Applier
 
@@ -176,6 +177,8 @@ class NetnsEnvironment:
             clock.step("API server")
             answering = readiness.wait_for_api(api, self._paths, API_DEADLINE_S)
             await readiness.unless_ending(self._paths, [CONTROL_PLANE], answering)
+            if Assets.find() is not None:
+                objects = [*node_rights(), *objects]
             clock.step("manifests")
             await Applier(api).apply_all(objects)
             clock.step("nodes Ready")

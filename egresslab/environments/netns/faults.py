@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from egresslab.cluster.assets import API_SERVER, ETCD
 from egresslab.environments.base import Fault, FaultKind
 from egresslab.environments.netns.configs import CONTROL_PLANE, node_process
 from egresslab.environments.netns.construction import prepare_node_root
@@ -105,7 +106,7 @@ def _crash(paths: LabPaths, topology: Topology, fault: Fault) -> None:
 
 def _processes(topology: Topology, node: str) -> list[str]:
     """The supervised processes that live and die with a node."""
-    return [node_process(node), *([CONTROL_PLANE] if topology.control_plane.name == node else [])]
+    return [node_process(node), *((CONTROL_PLANE, ETCD, API_SERVER) if topology.control_plane.name == node else ())]
 
 
 def _pods_of(paths: LabPaths, node: str) -> list[str]:

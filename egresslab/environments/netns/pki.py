@@ -29,12 +29,13 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One certificate to sign: file stem, common name and what else the server is called."""
+    """One certificate to sign: file stem, common name and what else the server is called, or that it is a client's."""
 
     stem: str
     common_name: str
     names: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()
+    client: bool = False
 
 
 def write_pki(directory: Path, lab: str, subjects: Iterable[Subject]) -> None:
@@ -59,12 +60,18 @@ def write_pki(directory: Path, lab: str, subjects: Iterable[Subject]) -> None:
             _unsigned(_name(subject.common_name), authority_name, key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(_usages(subject)), critical=False)
             .add_extension(x509.SubjectAlternativeName(others), critical=False)
             .add_extension(issuer, critical=False)
             .sign(authority_key, SHA256())
         )
         _write(directory, subject.stem, certificate, key)
+
+
+def _usages(subject: Subject) -> list[x509.ObjectIdentifier]:
+    # etcd serves and, as its own peer, is served with the API server's.
+    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    return [ExtendedKeyUsageOID.CLIENT_AUTH] if subject.client else both if subject.stem == "apiserver" else both[:1]
 
 
 def _name(common_name: str) -> x509.Name:
