@@ -211,7 +211,7 @@ FLOW_RECORD = Layout(
     node="4s",
     ifindex="I",
 )
-RECORD_BUDGET = Layout("record_budget", window="Q", lost="Q", used="I", pad="I")
+RECORD_BUDGET = Layout("record_budget", window="Q", lost_drops="Q", lost_flows="Q", used="I", pad="I")
 
 LAYOUTS = (
     POLICY_KEY_V4,

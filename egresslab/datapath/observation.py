@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from egresslab.datapath.addresses import from_narrow, from_wide, known, port_number
 from egresslab.datapath.layout import COUNT, FLOW_RECORD, RECORD_BUDGET
@@ -81,10 +81,17 @@ class FlowEvents:
     @property
     def lost(self) -> int:
         """Records that did not fit or exceeded the rate since the map was made."""
+        return sum(drops + flows for _, drops, flows, *_ in self._budgets_of_cpus())
+
+    @property
+    def lost_flows(self) -> int:
+        """Of these, the openings and closings: who keeps a copy of the flows has to read them all again."""
+        return sum(flows for _, _, flows, *_ in self._budgets_of_cpus())
+
+    def _budgets_of_cpus(self) -> Iterator[tuple[int, ...]]:
         raw = self._budgets.get(bytes(4)) or b""
-        return sum(
-            RECORD_BUDGET.unpack(raw[at : at + RECORD_BUDGET.size])[1] for at in range(0, len(raw), RECORD_BUDGET.size)
-        )
+        for start in range(0, len(raw), RECORD_BUDGET.size):
+            yield RECORD_BUDGET.unpack(raw[start : start + RECORD_BUDGET.size])
 
     def close(self) -> None:
         if self._ring:

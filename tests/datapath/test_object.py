@@ -39,6 +39,7 @@ HELPERS = {
     118: "jiffies64",
     131: "ringbuf_reserve",
     132: "ringbuf_submit",
+    134: "ringbuf_query",
     152: "redirect_neigh",
     155: "redirect_peer",
 }

@@ -28,6 +28,11 @@ def enter(namespace: str, pin_dir: Path) -> None:
     _held["node"] = Datapath.open(pin_dir, policy_entries=4096, nat_entries=65_536)
 
 
+def held() -> Datapath:
+    """The datapath of the node whose namespace this process is in."""
+    return _held["node"]
+
+
 def run_here(program: Program, frame: bytes, ifindex: int, mark: int) -> tuple[Outcome, list[tuple[Reason, Count]]]:
     """The outcome, and what the program's counters gained."""
     counters = _held["node"].counters

@@ -260,10 +260,12 @@ struct flow_record {
 	__u32 ifindex;
 };
 
-/* How many records were lost to the rate, and the window that the rate counts in. */
+/* How many records were lost (openings and closings for want of room; drops also to the rate), and the window that the
+ * rate counts in. */
 struct record_budget {
 	__u64 window;
-	__u64 lost;
+	__u64 lost_drops;
+	__u64 lost_flows;
 	__u32 used;
 	__u32 pad;
 };

@@ -48,24 +48,21 @@ static __always_inline int pass(struct __sk_buff *skb, __u32 program, __u32 reas
 	return PASS;
 }
 
-/* Only records about drops are limited: openings and closings are what a standby gateway lives on. */
-static __always_inline bool within_budget(const struct config *config, bool limited)
+/*
+ * Openings and closings are what a standby gateway lives on. So records about drops are limited by rate, and leave half
+ * of the buffer to the others (bpf_ringbuf_query(): kernel 5.8).
+ */
+static __always_inline bool drop_may_be_told(const struct config *config, struct record_budget *budget)
 {
-	__u32 zero = 0;
-	struct record_budget *budget = bpf_map_lookup_elem(&record_budgets, &zero);
-	__u64 window;
+	__u64 window = bpf_ktime_get_ns() / NANOSECONDS;
 
-	if (!budget || !limited)
-		return budget;
-	window = bpf_ktime_get_ns() / NANOSECONDS;
 	if (budget->window != window) {
 		budget->window = window;
 		budget->used = 0;
 	}
-	if (budget->used >= config->drop_events) {
-		budget->lost += 1;
+	if (budget->used >= config->drop_events ||
+	    bpf_ringbuf_query(&flows, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&flows, BPF_RB_RING_SIZE) / 2)
 		return false;
-	}
 	budget->used += 1;
 	return true;
 }
@@ -73,17 +70,22 @@ static __always_inline bool within_budget(const struct config *config, bool limi
 static __always_inline struct flow_record *record_begin(struct __sk_buff *skb, const struct config *config,
 							 __u32 program, __u32 event, __u32 reason)
 {
+	__u32 zero = 0;
+	struct record_budget *budget = bpf_map_lookup_elem(&record_budgets, &zero);
 	struct flow_record *record;
 
-	if (is_trial(skb) || !within_budget(config, event == DROPPED))
+	if (!budget || is_trial(skb))
 		return NULL;
+	if (event == DROPPED && !drop_may_be_told(config, budget)) {
+		budget->lost_drops += 1;
+		return NULL;
+	}
 	record = bpf_ringbuf_reserve(&flows, sizeof(*record), 0);
 	if (!record) {
-		__u32 zero = 0;
-		struct record_budget *budget = bpf_map_lookup_elem(&record_budgets, &zero);
-
-		if (budget)
-			budget->lost += 1;
+		if (event == DROPPED)
+			budget->lost_drops += 1;
+		else
+			budget->lost_flows += 1;
 		return NULL;
 	}
 	__builtin_memset(record, 0, sizeof(*record));
