@@ -124,6 +124,7 @@ def observe(
 
 
 async def _cluster(kubeconfig: Path, wanted: Filter, last: int | None, follow: bool, form: Form) -> None:
+    """In JSON, an empty line says where the past ends, as agents say it."""
     from egresslab.api.connection import connect
     from egresslab.flows import relay
 
@@ -134,7 +135,10 @@ async def _cluster(kubeconfig: Path, wanted: Filter, last: int | None, follow: b
         lines = writer(form)
         async with relay.Following(api, wanted, last, _complain) as following:
             async for told in following:
-                print(*lines(told), sep="\n", flush=True)
+                if told is not None:
+                    print(*lines(told), sep="\n", flush=True)
+                elif form is Form.JSON:
+                    print(flush=True)
 
 
 async def _one_agent(socket: Path, wanted: Filter, last: int | None, follow: bool, form: Form) -> None:

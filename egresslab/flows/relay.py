@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
@@ -17,14 +17,10 @@ from typing import Self
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.resources import PODS
 from egresslab.errors import ClusterError
+from egresslab.flows.agents import CONTAINER, NAMESPACE, SELECTOR, command, merged, nobody, running
 from egresslab.flows.execs import output_lines
-from egresslab.flows.filters import Filter, arguments
-from egresslab.flows.flow import Flow, Told, parse
-
-NAMESPACE = "kube-system"
-SELECTOR = "app.kubernetes.io/name=egresslab-agent"
-CONTAINER = "agent"
-COMMAND = ("egresslab-dbg", "observe", "--output=json")
+from egresslab.flows.filters import Filter
+from egresslab.flows.flow import Told, parse
 
 PATIENCE_S = 10.0
 """How long one agent may take for its past, and all of them to begin, before the others are shown without it."""
@@ -38,43 +34,20 @@ SAME_NS = 1_000_000
 Complain = Callable[[str], None]
 
 
-async def agents(api: Api) -> dict[str, str]:
-    """The agent's pod on each node that has a running one; raises `ApiError` or `Unreachable`."""
+async def agents(api: Api, wanted: Filter) -> dict[str, str]:
+    """The agent's pod on each wanted node that has a running one; raises `ApiError` or `Unreachable`."""
     pods, _ = await api.list(PODS, NAMESPACE, label_selector=SELECTOR)
-    return {
-        pod["spec"]["nodeName"]: pod["metadata"]["name"]
-        for pod in pods
-        if pod["spec"].get("nodeName")
-        and pod.get("status", {}).get("phase") == "Running"
-        and "deletionTimestamp" not in pod["metadata"]
-    }
+    return running(pods, wanted)
 
 
-def command(wanted: Filter, *, last: int | None, follow: bool) -> list[str]:
-    """What is executed in an agent's container."""
-    tail = [f"--last={last}"] if last is not None else ["--all"]
-    return [*COMMAND, *tail, *(["--follow"] if follow else []), *arguments(wanted)]
-
-
-def merged(told: Iterable[Told], last: int | None = None) -> list[Told]:
-    """Events of several nodes in the order of their times, the last so many of them with the gaps in between."""
-    ordered = sorted(told, key=lambda each: each.time_ns)
-    if last is None:
-        return ordered
-    flows = [index for index, each in enumerate(ordered) if isinstance(each, Flow)]
-    if last >= len(flows):
-        return ordered
-    return ordered[flows[-last] :] if last else []
-
-
-async def past(api: Api, wanted: Filter, last: int | None, complain: Complain) -> list[Told]:
+async def past(api: Api, wanted: Filter, last: int | None, complain: Complain) -> Sequence[Told]:
     """What all agents kept, merged; `complain` hears of an agent that could not be asked.
 
     Raises `ClusterError` when none could.
     """
-    asked = {node: pod for node, pod in (await agents(api)).items() if wanted.wants_node(node)}
+    asked = await agents(api, wanted)
     if not asked:
-        raise _nobody(wanted)
+        raise nobody(wanted)
 
     async def ask(node: str, pod: str) -> list[Told] | None:
         try:
@@ -112,7 +85,7 @@ class Following:
         """Raises `ClusterError` when there is no agent at all, or no way to ask."""
         found = await self._discover()
         if not found:
-            raise _nobody(self._wanted)
+            raise nobody(self._wanted)
         self._discovery = asyncio.create_task(self._keep_discovering())
         return self
 
@@ -124,7 +97,8 @@ class Following:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def __aiter__(self) -> AsyncIterator[Told]:
+    async def __aiter__(self) -> AsyncIterator[Told | None]:
+        """None stands between the past and what comes: from there on nothing is missed."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + PATIENCE_S
         while not self._tasks.keys() <= self._begun and loop.time() < patience:
@@ -133,6 +107,7 @@ class Following:
         self.current.set()
         for told in merged(self._early, self._last or None):
             yield told
+        yield None
         while True:
             while self._waiting and self._waiting[0][2] <= loop.time():
                 yield heapq.heappop(self._waiting)[3]
@@ -148,7 +123,7 @@ class Following:
                 continue
 
     async def _discover(self) -> dict[str, str]:
-        found = {node: pod for node, pod in (await agents(self._api)).items() if self._wanted.wants_node(node)}
+        found = await agents(self._api, self._wanted)
         for node in found.keys() - self._tasks.keys():
             self._tasks[node] = asyncio.create_task(self._follow(node))
         return found
@@ -159,7 +134,7 @@ class Following:
         broken = False
         while True:
             try:
-                pod = (await agents(self._api)).get(node)
+                pod = (await agents(self._api, self._wanted)).get(node)
                 if pod is not None:
                     wanted = self._wanted
                     if recent.last_ns:
@@ -231,9 +206,3 @@ async def _either(event: asyncio.Event, timeout_s: float | None) -> None:
             await event.wait()
     except TimeoutError:
         return
-
-
-def _nobody(wanted: Filter) -> ClusterError:
-    if wanted.nodes:
-        return ClusterError("no agent runs there", object=f"Node/{', '.join(wanted.nodes)}", fix="kubectl get nodes")
-    return ClusterError("no agent runs in this cluster", object=NAMESPACE, fix="egresslab up")

@@ -13,26 +13,34 @@ import subprocess
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from IPython.core.getipython import get_ipython
 from IPython.display import DisplayHandle, display
 
+from egresslab.api.resources import PODS
 from egresslab.errors import LabError
+from egresslab.flows.agents import NAMESPACE, SELECTOR, command, merged, nobody, running
+from egresslab.flows.filters import Filter, arguments
 from egresslab.flows.flow import Flow, Lost, Told, Verdict, parse
 from egresslab.flows.rendering import COLUMNS, cells, lost_line
+from egresslab.flows.times import moment
 from egresslab.lab import terminal
+from egresslab.lab.client import Client
 from egresslab.lab.display import Table
 
+T = TypeVar("T")
+
 READ_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 30.0
+DEFAULT_LAST = 20
 PANEL_ROWS = 12
 REDRAW_S = 0.3
 """At most so often a panel is drawn anew, however many flows come."""
 
 
-def words(
-    *,
+def condition(
     namespace: str,
     pod: str = "",
     to_fqdn: str = "",
@@ -40,42 +48,66 @@ def words(
     reason: str = "",
     node: str = "",
     since: str = "",
-    last: int | None = None,
-) -> list[str]:
-    """The command's arguments; `pod` may be NAMESPACE/NAME, and an empty namespace means all of them."""
-    options = {
-        "--namespace": "" if "/" in pod else namespace,
-        "--pod": pod,
-        "--to-fqdn": to_fqdn,
-        "--verdict": verdict,
-        "--drop-reason": reason,
-        "--node": node,
-        "--since": since,
-        "--last": "" if last is None else str(last),
-    }
-    return ["observe", *(word for option, value in options.items() if value for word in (option, value))]
+) -> Filter:
+    """What is wanted, of a chapter's words; `pod` may be NAMESPACE/NAME, and an empty namespace means all of them."""
+    return Filter(
+        pods=_given(pod),
+        namespaces=() if "/" in pod else _given(namespace),
+        nodes=_given(node),
+        fqdns=_given(to_fqdn),
+        verdicts=_given(verdict),
+        reasons=_given(reason),
+        since_ns=moment(since, time.time_ns()) if since else None,
+    )
+
+
+def _given(text: str) -> tuple[str, ...]:
+    return (text,) if text else ()
+
+
+def typed(wanted: Filter, **more: object) -> list[str]:
+    """The command that shows the same, as a person would type it."""
+    options = [word for each in arguments(replace(wanted, since_ns=None)) for word in each.split("=", 1)]
+    extra = [word for option, value in more.items() if value for word in (f"--{option}", str(value))]
+    return ["observe", *options, *extra]
 
 
 class Observatory:
     """`lab.observe(…)`, `lab.observe.live(…)`: flows of the current namespace, unless another is named (`""`: all)."""
 
-    def __init__(self, kubeconfig: Path, namespace: Callable[[], str]) -> None:
-        self._kubeconfig = str(kubeconfig)
+    def __init__(self, client: Client, namespace: Callable[[], str]) -> None:
+        self._client = client
         self._namespace = namespace
         self._panels: list[FlowPanel] = []
 
-    def __call__(self, pod: str = "", *, last: int | None = None, namespace: str | None = None, **wanted: str) -> Flows:
-        """The last flows that agents saw. `wanted`: `to_fqdn`, `verdict`, `reason`, `node`, `since`.
+    def __call__(
+        self, pod: str = "", *, last: int | None = None, namespace: str | None = None, since: str = "", **wanted: str
+    ) -> Flows:
+        """The last flows that agents saw (20, or all `since` then). `wanted`: `to_fqdn`, `verdict`, `reason`, `node`.
 
-        Raises `LabError` when no agent can be asked.
+        Raises `LabError` when an agent cannot be asked.
         """
-        place = self._namespace() if namespace is None else namespace
-        return past(self._kubeconfig, words(namespace=place, pod=pod, last=last, **wanted))
+        chosen = condition(self._namespace() if namespace is None else namespace, pod, since=since, **wanted)
+        number = last if last is not None or since else DEFAULT_LAST
+        pods = self._client.list(PODS, NAMESPACE, labelSelector=SELECTOR)
+        asked = running(pods, chosen)
+        if not asked:
+            raise nobody(chosen)
+        words = command(chosen, last=number, follow=False)
+        # All at once; each goes on while another is read.
+        answers = [self._client.start(NAMESPACE, name, words) for name in asked.values()]
+        told: list[Told] = []
+        for answer in answers:
+            ended = answer.result(READ_TIMEOUT_S)
+            if ended.exit_code:
+                raise LabError(ended.stderr.strip() or f"exit code {ended.exit_code}", object=answer.shown)
+            told += _told(ended.stdout.splitlines())
+        return Flows.of(merged(told, number), shlex.join(["egresslab", *typed(chosen, since=since, last=last)]))
 
     def live(self, pod: str = "", *, seconds: float = 300.0, namespace: str | None = None, **wanted: str) -> FlowPanel:
         """A panel below this cell with the flows as they come; `stop()` ends it, and so does closing the lab."""
-        place = self._namespace() if namespace is None else namespace
-        panel = FlowPanel(self._kubeconfig, words(namespace=place, pod=pod, last=None, **wanted), seconds=seconds)
+        chosen = condition(self._namespace() if namespace is None else namespace, pod, **wanted)
+        panel = FlowPanel(str(self._client.kubeconfig), typed(chosen), seconds=seconds)
         self._panels.append(panel)
         panel.show()
         return panel
@@ -125,13 +157,6 @@ def _row(told: Told) -> tuple[str, ...]:
     return ("", told.node, lost_line(told), *("" for _ in COLUMNS[3:]))
 
 
-def past(kubeconfig: str, arguments: list[str]) -> Flows:
-    """What agents kept; `LabError` when none of them can be asked."""
-    command = [*arguments, "-o", "json"]
-    ended = terminal.egresslab(command, kubeconfig=kubeconfig, stdin=None, timeout_s=READ_TIMEOUT_S).succeeded()
-    return Flows.of(_told(ended.stdout.splitlines()), shlex.join(["egresslab", *arguments]))
-
-
 def _told(lines: Iterable[str]) -> Iterator[Told]:
     for line in lines:
         if line.strip():
@@ -163,11 +188,13 @@ class FlowPanel:
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()
         os.set_blocking(self._pipe, False)
+        self._listening = False
         self._handle: DisplayHandle | None = None
         self._reader: asyncio.AbstractEventLoop | None = None
 
     def show(self) -> None:
-        """Draw it here, and go on while the notebook is idle."""
+        """Wait until all agents are listened to, draw it here, and go on while the notebook is idle."""
+        self._wait(lambda: self._listening, START_TIMEOUT_S, "the agents to be listened to")
         self._handle = display(self.table(), display_id=True) if get_ipython() is not None else None
         try:
             self._reader = asyncio.get_running_loop()
@@ -186,6 +213,8 @@ class FlowPanel:
         try:
             while chunk := os.read(self._pipe, 65_536):
                 *lines, self._rest = (self._rest + chunk).split(b"\n")
+                # The one empty line stands where all agents are listened to.
+                self._listening |= b"" in lines
                 for told in _told(line.decode() for line in lines):
                     self._take(told)
         except BlockingIOError:
@@ -196,15 +225,25 @@ class FlowPanel:
 
     def wait_for(self, wanted: Callable[[Flow], bool], *, timeout_s: float = 10.0) -> Flow:
         """The first flow shown that is wanted, those shown already included; `LabError` when none comes in time."""
+        return self._wait(
+            lambda: next((told for told in self._seen if isinstance(told, Flow) and wanted(told)), None),
+            timeout_s,
+            "such a flow",
+        )
+
+    def _wait(self, look: Callable[[], T | None], timeout_s: float, what: str) -> T:
+        """Read along until `look` finds something."""
         deadline = time.monotonic() + timeout_s
         while True:
             self.refresh()
-            found = next((told for told in self._seen if isinstance(told, Flow) and wanted(told)), None)
-            if found is not None:
+            found = look()
+            if found:
                 return found
             left = deadline - time.monotonic()
             if left <= 0 or self._process.poll() is not None:
-                raise LabError(f"no such flow within {timeout_s:g} s; the last were:\n{self.flows}", object=self._typed)
+                raise LabError(
+                    f"waited {timeout_s:g} s for {what} in vain; the last were:\n{self.flows}", object=self._typed
+                )
             select.select([self._pipe], [], [], left)
 
     def stop(self) -> None:

@@ -76,7 +76,7 @@ class Lab:
         self._exercises = Exercises(chapter, mode, progress)
         self._gallery = Gallery(self, client)
         self.firewall = Firewall(client, self._ledger.run)
-        self.observe = Observatory(client.kubeconfig, lambda: self._objects.namespace)
+        self.observe = Observatory(client, lambda: self._objects.namespace)
         self._attached: attachment.Attachment | None = None
         atexit.register(self.close)
 

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egresslab.errors import ClusterError
+from egresslab.flows.agents import merged
 from egresslab.flows.agentside import Observer
 from egresslab.flows.filters import Filter
 from egresslab.flows.flow import SECOND, Flow, IPAddress, Lost, Told, as_json
 from egresslab.flows.names import UNANSWERED_S, DestinationNames, NameServerSilent
-from egresslab.flows.relay import SAME_NS, Recent, merged
+from egresslab.flows.relay import SAME_NS, Recent
 from tests.observe.test_choosing import DROPPED, FLOW
 
 NAMES = {ip_address("203.0.113.10"): ("Ifconfig.me.", "ipv4.ifconfig.me.")}

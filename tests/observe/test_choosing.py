@@ -14,6 +14,7 @@ from egresslab.cli.observe import app
 from egresslab.errors import ClusterError
 from egresslab.flows.filters import OPTIONS, Filter, arguments
 from egresslab.flows.flow import SECOND, Event, Flow, Lost, Side, Verdict
+from egresslab.flows.tail import read_arguments
 from egresslab.flows.times import moment
 
 FLOW = Flow(
@@ -95,6 +96,7 @@ def test_a_filter_survives_its_way_to_an_agent_as_a_command_line(wanted: Filter)
     command = typer.main.get_command(app)
     with command.make_context("observe", list(arguments(wanted))) as context:
         given_ = {name: value for name, value in context.params.items() if value not in (None, [])}
+    assert read_arguments([*arguments(wanted), "--last=7", "--follow"]) == (wanted, 7, True)
     names = {"pods": "pod", "namespaces": "namespace", "nodes": "node", "gateways": "gateway", "fqdns": "to_fqdn"}
     names |= {"to_ips": "to_ip", "to_ports": "to_port", "verdicts": "verdict"}
     for field, option in names.items():
