@@ -98,7 +98,8 @@ def discover(directory: Path, wanted: Sequence[str] = ()) -> list[Chapter]:
             found = [Path(wish)]
         else:
             found = [path for path in paths if path.stem == wish or path.stem.split("-", 1)[0] == wish.zfill(2)]
-            found = found or [path for path in paths if wish in path.stem]
+            if not wish.isdigit():
+                found = found or [path for path in paths if wish in path.stem]
         if not found:
             known = ", ".join(path.stem for path in paths)
             raise LabError("there is no such chapter", value=wish, fix=f"one of {known}")

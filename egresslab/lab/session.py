@@ -23,6 +23,7 @@ from egresslab.lab import (
     attachment,
     entries,
     locations,
+    machine,
     manifests,
     nodes,
     ownership,
@@ -129,6 +130,10 @@ class Lab:
     def objects(self, resource: Resource) -> list[Object]:
         """Objects of a kind: those of the current namespace, or all of a cluster-wide kind."""
         return self._client.list(resource, self._objects.namespace if resource.namespaced else None)
+
+    def machine(self) -> Table:
+        """What `egresslab doctor` finds on this machine."""
+        return machine.examine(str(self._client.kubeconfig))
 
     def topology(self, *, flows: bool = False, live: bool = False) -> Topology | Live:
         """Nodes, this chapter's pods, and the outside, as a picture with a table.

@@ -14,8 +14,9 @@ from egresslab.lab.chapters import Chapter
 @pytest.mark.parametrize(
     ("wish", "ids"),
     [
-        ([], ["01-the-problem", "02-the-first-policy"]),
+        ([], ["00-start-here", "01-the-problem", "02-the-first-policy"]),
         (["2"], ["02-the-first-policy"]),
+        (["0"], ["00-start-here"]),
         (["02", "01"], ["02-the-first-policy", "01-the-problem"]),
         (["first-policy"], ["02-the-first-policy"]),
         (["01-the-problem", "1"], ["01-the-problem"]),
@@ -27,8 +28,9 @@ def test_chapters_are_found_by_number_name_or_part(wish: list[str], ids: list[st
 
 
 def test_an_unknown_chapter_lists_the_known_ones() -> None:
-    with pytest.raises(LabError, match="01-the-problem"):
-        chapters.discover(chapters.home(), ["nothing-like-it"])
+    for wish in ("nothing-like-it", "99", "1234"):
+        with pytest.raises(LabError, match="01-the-problem"):
+            chapters.discover(chapters.home(), [wish])
 
 
 def test_a_file_that_is_no_notebook(tmp_path: Path) -> None:
