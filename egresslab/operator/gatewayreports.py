@@ -27,9 +27,11 @@ from egresslab.operator.gatewaystatus import (
     active_field,
     claims_in_words,
     described,
+    status_of_refused,
     status_of_view,
 )
 from egresslab.operator.statuses import Statuses
+from egresslab.policy.model import Dialect
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,13 @@ ELECTION_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One gateway object and what is true of it."""
+    """One gateway object and what is true of it: its view, or why it was refused where no version is in force."""
 
     resource: Resource
     obj: Object
-    view: GatewayView
+    view: GatewayView | None
+    dialect: Dialect
+    refused: str = ""
 
 
 class News(NamedTuple):
@@ -94,8 +98,11 @@ class GatewayReports:
         for watched in list(self._find()):
             uid = watched.obj["metadata"]["uid"]
             there.add(uid)
-            if not self._between_holders(uid, watched.view):
-                await self._write(watched)
+            if watched.view is None:
+                status = status_of_refused(watched.dialect, watched.refused)
+                await self._statuses.write(watched.resource, watched.obj, status.fields, status.conditions)
+            elif not self._between_holders(uid, watched.view):
+                await self._write(watched, watched.view)
         for memory in (self._electing_since, self._told):
             for uid in memory.keys() - there:
                 del memory[uid]
@@ -107,14 +114,14 @@ class GatewayReports:
             return False
         return self._clock() - self._electing_since.setdefault(uid, self._clock()) < ELECTION_S
 
-    async def _write(self, watched: Watched) -> None:
+    async def _write(self, watched: Watched, view: GatewayView) -> None:
         uid = watched.obj["metadata"]["uid"]
-        status = status_of_view(watched.view)
+        status = status_of_view(view)
         before = self._statuses.present(watched.obj)
-        for news in self._news(uid, before, status, watched.view):
+        for news in self._news(uid, before, status, view):
             await write_event(self._api, watched.obj, news.kind, news.reason, news.message, news.moment)
-        if watched.view.failover is not None:
-            self._told[uid] = watched.view.failover.time
+        if view.failover is not None:
+            self._told[uid] = view.failover.time
         await self._statuses.write(watched.resource, watched.obj, status.fields, status.conditions)
 
     def _news(self, uid: str, before: Object, status: GatewayStatus, view: GatewayView) -> Iterable[News]:

@@ -56,6 +56,8 @@ class GatewayView:
     failover: Failover | None = None
     silent: bool = False
     conflicts: tuple[Conflict, ...] = ()
+    refused: str = ""
+    """Why a later version of the object is not in force, if so."""
 
     @property
     def ready_nodes(self) -> int:

@@ -31,6 +31,15 @@ class GatewayStatus:
     conditions: tuple[Condition, ...]
 
 
+def status_of_refused(dialect: Dialect, message: str) -> GatewayStatus:
+    """Of a gateway that could not be understood and of which no earlier version is in force."""
+    fields: dict[str, Any] = {active_field(dialect): None, "readyNodes": 0}
+    if dialect is Dialect.EGRESSLAB:
+        fields["candidates"] = []
+    reason = "ElectionFailed" if dialect is Dialect.DECKHOUSE else "Refused"
+    return GatewayStatus(fields, (Condition(READY, Truth.FALSE, reason, message),))
+
+
 def active_field(dialect: Dialect) -> str:
     """What the dialect calls the active node in a status."""
     return "activeNodeName" if dialect is Dialect.DECKHOUSE else "activeNode"
@@ -64,7 +73,8 @@ def failover_field(failover: Failover) -> dict[str, Any]:
 def described(view: GatewayView) -> str:
     """Every candidate in a line: who is active, who stands by, and why each of the others cannot."""
     parts = [f"{candidate.node} {_role_in_words(view, candidate)}" for candidate in view.candidates]
-    return "; ".join(parts) if parts else "no node matches the gateway's nodeSelector"
+    text = "; ".join(parts) if parts else "no node matches the gateway's nodeSelector"
+    return f"{text}; the present version is not in force: {view.refused}" if view.refused else text
 
 
 def _role_in_words(view: GatewayView, candidate: Candidate) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from egresslab.agent.peers import PORT
@@ -129,11 +130,18 @@ class Operator:
 
     def _watched(self) -> Iterator[Watched]:
         """Gateways and what is true of them; none before anybody was asked."""
-        for view in self._views() if self._observer.looked else ():
-            resource = GATEWAYS[view.key.dialect]
-            obj = self._view.objects[resource].get(view.key.name)
-            if obj is not None:
-                yield Watched(resource, obj, view)
+        if not self._observer.looked:
+            return
+        views = {view.key: view for view in self._views()}
+        refused = {
+            ref.name: refuse.reason for ref, refuse in self._view.engine.refused.items() if ref.kind is Kind.GROUP
+        }
+        for dialect, resource in GATEWAYS.items():
+            for obj in self._view.objects[resource]:
+                key = GroupKey(dialect, obj["metadata"]["name"])
+                view, why = views.get(key), refused.get(key.text, "")
+                if view is not None or why:
+                    yield Watched(resource, obj, replace(view, refused=why) if view is not None else None, dialect, why)
 
     def _ballot(self) -> Ballot:
         ready = self._ready_agents()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from ipaddress import ip_address
 
@@ -184,3 +185,28 @@ async def test_a_spread_gateway_has_as_many_gateways_as_eligible_nodes(cluster: 
         status = await until("a status", lambda: cluster.status(EGRESSLAB_GATEWAYS, "out"))
     assert status["readyNodes"] == 2 and "activeNode" not in status
     assert condition(status, "Ready")["reason"] == "NodesReady"
+
+
+async def test_a_gateway_that_was_refused_says_why(cluster: Cluster) -> None:
+    await two_candidates(cluster)
+    wrong = copy.deepcopy(DECKHOUSE)
+    wrong["spec"]["sourceIP"]["virtualIPAddress"]["ip"] = "192.168.60.300"
+    await cluster.apply(wrong, DECKHOUSE_GATEWAYS)
+    async with cluster.operator():
+        status = await until("a status", lambda: cluster.status(DECKHOUSE_GATEWAYS, "out"))
+        assert condition(status, "Ready")["status"] == "False"
+        assert "192.168.60.300" in condition(status, "Ready")["message"]
+        cluster.agents.hold(THEIRS, "lab-worker2")
+        await cluster.apply(DECKHOUSE, DECKHOUSE_GATEWAYS)
+        await until("an active node", lambda: _is(_active(cluster), "lab-worker2"))
+        await cluster.apply(wrong, DECKHOUSE_GATEWAYS)
+
+        async def refused() -> bool:
+            ready = condition(await cluster.status(DECKHOUSE_GATEWAYS, "out"), "Ready")
+            return ready["status"] == "True" and "not in force" in ready["message"]
+
+        await until("the older version in force", refused)
+
+
+async def _active(cluster: Cluster) -> str:
+    return str((await cluster.status(DECKHOUSE_GATEWAYS, "out")).get("activeNodeName"))
