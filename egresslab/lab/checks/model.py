@@ -15,6 +15,7 @@ from egresslab.lab.capture import Capture
 from egresslab.lab.entries import Entry
 from egresslab.lab.firewall import Firewall
 from egresslab.lab.nodes import Node, Pod
+from egresslab.lab.observe import Flows
 from egresslab.lab.probes import Answer
 from egresslab.lab.terminal import CommandResult
 
@@ -61,6 +62,8 @@ class Bench(Protocol):
         self, pod: str, command: str | Sequence[str], *, check: bool = True, show: bool = True
     ) -> CommandResult: ...
     def capture(self, expression: str = "tcp", interface: str = "any") -> Capture: ...
+    @property
+    def observe(self) -> Callable[..., Flows]: ...
 
 
 Probe = Callable[..., Finding]
