@@ -22,7 +22,7 @@ _REASONS = {
     "FieldValueRequired": FaultKind.REQUIRED,
     "FieldValueDuplicate": FaultKind.DUPLICATE,
 }
-_EVALUATION = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError)
+EVALUATION = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError)
 """What the cel package raises for an expression that has no value."""
 _OLD = re.compile(r"\boldSelf\b")
 
@@ -91,7 +91,7 @@ class Rule:
         try:
             if self._program.execute(context) is True:
                 return None
-        except _EVALUATION as error:
+        except EVALUATION as error:
             return FieldFault(where, FaultKind.INVALID, OMITTED, f"rule evaluation error: {error}: {self.text}")
         shown = OMITTED if isinstance(value, dict | list) else value
         return FieldFault(where, self.reason, shown, self._words(context))
@@ -100,6 +100,6 @@ class Rule:
         if self._message_program is not None:
             try:
                 return str(self._message_program.execute(context))
-            except _EVALUATION:
+            except EVALUATION:
                 return self.message
         return self.message

@@ -11,7 +11,7 @@ import yaml
 from egresslab.errors import EnvironmentFailure
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CONTROLLER_MANIFESTS = ("agent.yaml", "operator.yaml")
+CONTROLLER_MANIFESTS = ("agent.yaml", "operator.yaml", "webhook.yaml")
 
 try:
     _Loader: type[yaml.CSafeLoader | yaml.SafeLoader] = yaml.CSafeLoader

@@ -15,6 +15,7 @@ from egresslab.api.connection import connect
 from egresslab.operator.lease import lead
 from egresslab.operator.metrics import PORT, OperatorMetrics
 from egresslab.operator.operator import Operator
+from egresslab.operator.webhook import serve_webhook
 
 
 async def main(kubeconfig: Path | None, identity: str) -> None:
@@ -24,7 +25,7 @@ async def main(kubeconfig: Path | None, identity: str) -> None:
         leading = asyncio.create_task(lead(api, identity, lambda: Operator(api, metrics=metrics).run()))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leading.cancel)
         try:
-            async with serve_metrics(os.environ.get("POD_IP") or "127.0.0.1", PORT, metrics.read):
+            async with serve_metrics(os.environ.get("POD_IP") or "127.0.0.1", PORT, metrics.read), serve_webhook(api):
                 await leading
         except asyncio.CancelledError:
             logging.info("stopped")

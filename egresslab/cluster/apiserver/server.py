@@ -87,7 +87,8 @@ class ApiServer:
         users = read_tokens(settings.tokens) if settings.tokens else {}
         self._authenticator = Authenticator(store, users)
         self._authorizer = Authorizer(store)
-        admission = Admission(store, Webhooks(store), settings.services, accounts=settings.accounts)
+        self._webhooks = Webhooks(store)
+        admission = Admission(store, self._webhooks, settings.services, accounts=settings.accounts)
         self._reader = Reader(store)
         self._writer = Writer(store, admission)
         deleter = Deleter(store)
@@ -101,7 +102,7 @@ class ApiServer:
             self._reader,
             self._writer,
             deleter,
-            Subresources(store, self._writer, deleter, self._authenticator),
+            Subresources(store, self._writer, deleter, self._authenticator, self._webhooks),
             Reviewer(self._authenticator, self._authorizer),
             self._kubelets,
         )
@@ -122,6 +123,7 @@ class ApiServer:
         self._reader.close()
         await self._expiry.stop()
         await self._kubelets.close()
+        await self._webhooks.close()
 
     def _user(self, headers: Headers, path: str) -> User:
         scheme, _, token = headers.get("authorization", "").partition(" ")

@@ -16,6 +16,7 @@ from egresslab.cluster.apiserver.declarations import ResourceType
 from egresslab.cluster.apiserver.decoding import identify
 from egresslab.cluster.apiserver.requests import WriteOptions
 from egresslab.cluster.apiserver.store import Entry, Store
+from egresslab.cluster.apiserver.webhooks import Webhooks
 from egresslab.cluster.apiserver.writing import Writer
 
 _BUDGETS = "poddisruptionbudgets.policy"
@@ -24,8 +25,11 @@ _BUDGETS = "poddisruptionbudgets.policy"
 class Subresources:
     """Acts on subresources of the objects in a store."""
 
-    def __init__(self, store: Store, writer: Writer, deleter: deletion.Deleter, authenticator: Authenticator) -> None:
-        self._store, self._writer, self._deleter, self._authenticator = store, writer, deleter, authenticator
+    def __init__(
+        self, store: Store, writer: Writer, deleter: deletion.Deleter, authenticator: Authenticator, webhooks: Webhooks
+    ) -> None:
+        self._store, self._writer, self._deleter = store, writer, deleter
+        self._authenticator, self._webhooks = authenticator, webhooks
 
     def scale(self, kind: ResourceType, entry: Entry) -> Object:
         """The Scale of a workload (autoscaling/v1)."""
@@ -61,6 +65,8 @@ class Subresources:
     async def bind(self, kind: ResourceType, namespace: str, name: str, body: Any, options: WriteOptions) -> Object:
         """Put a pod on a node (v1 Binding); raises 409 when it is on one already."""
         binding = identify(kind, body, expected=("v1", "Binding"))
+        binding["metadata"].update(name=name, namespace=namespace)
+        binding = await self._webhooks.call(kind, binding, None, options, "binding")
         node = (binding.get("target") or {}).get("name")
         if not node:
             raise status.bad_request("target.name: Required value")

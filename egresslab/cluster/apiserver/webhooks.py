@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import ssl
 import uuid
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
+import cel
 import orjson
 
 from egresslab.api.resources import Object
+from egresslab.api.rules import EVALUATION
 from egresslab.api.selectors import EVERYTHING, SelectorError, parse_selector
 from egresslab.cluster.apiserver import patches, status
 from egresslab.cluster.apiserver.declarations import ResourceType
@@ -31,43 +34,59 @@ class Webhooks:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._made: aiohttp.ClientSession | None = None
+        self._trust = lru_cache(maxsize=16)(_context)
 
-    async def call(self, kind: ResourceType, obj: Object, old: Object | None, options: WriteOptions) -> Object:
-        """The object after all webhooks that match; raises the refusal of the first that refuses."""
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._made is not None:
+            await self._made.close()
+
+    async def call(
+        self, kind: ResourceType, obj: Object, old: Object | None, options: WriteOptions, subresource: str = ""
+    ) -> Object:
+        """The object after all webhooks that match; raises the refusal of the first that refuses. With a subresource
+        that has a kind of its own the object is of that kind.
+        """
         if kind.group == _GROUP:
             return obj
         for bucket in _BUCKETS:
             for _, entry in sorted(self._store.bucket(bucket).entries.items()):
                 for webhook in entry.object().get("webhooks") or ():
-                    if self._matches(webhook, kind, obj, old):
-                        obj = await self._ask(webhook, kind, obj, old, options)
+                    if self._matches(webhook, kind, obj, old, subresource):
+                        review = _review(kind, obj, old, options, subresource)
+                        obj = await self._ask(webhook, review, obj, options)
         return obj
 
-    def _matches(self, webhook: Object, kind: ResourceType, obj: Object, old: Object | None) -> bool:
+    def _matches(self, webhook: Object, kind: ResourceType, obj: Object, old: Object | None, subresource: str) -> bool:
         operation = "CREATE" if old is None else "UPDATE"
-        if not any(_rule_matches(rule, kind, operation) for rule in webhook.get("rules") or ()):
+        if not any(_rule_matches(rule, kind, operation, subresource) for rule in webhook.get("rules") or ()):
             return False
         labels = obj["metadata"].get("labels") or {}
         if not _selected(webhook.get("objectSelector"), labels):
             return False
         namespace = self._store.bucket("namespaces").entries.get(("", obj["metadata"].get("namespace", "")))
-        return namespace is None or _selected(webhook.get("namespaceSelector"), namespace.labels)
+        if namespace is not None and not _selected(webhook.get("namespaceSelector"), namespace.labels):
+            return False
+        return _conditions_hold(webhook, obj, old)
 
-    async def _ask(
-        self, webhook: Object, kind: ResourceType, obj: Object, old: Object | None, options: WriteOptions
-    ) -> Object:
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._made is None:
+            self._made = aiohttp.ClientSession()
+        return self._made
+
+    async def _ask(self, webhook: Object, review: Object, obj: Object, options: WriteOptions) -> Object:
         name, client = webhook.get("name", ""), webhook.get("clientConfig") or {}
-        review = _review(kind, obj, old, options)
         try:
             if not client.get("url"):
                 raise status.service_unavailable("only clientConfig.url can be called by the embedded cluster")
             timeout = aiohttp.ClientTimeout(total=min(webhook.get("timeoutSeconds") or 10, _LONGEST_S))
-            bundle = client.get("caBundle")
-            context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(client["url"], data=orjson.dumps(review), headers=_JSON, ssl=context) as answer,
-            ):
+            context = self._trust(client.get("caBundle"))
+            body = orjson.dumps(review)
+            async with self._session.post(
+                client["url"], data=body, headers=_JSON, ssl=context, timeout=timeout
+            ) as answer:
                 response = orjson.loads(await answer.read())["response"]
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, status.Refusal) as error:
             if webhook.get("failurePolicy") == "Ignore":
@@ -87,15 +106,40 @@ class Webhooks:
 _JSON = {"Content-Type": "application/json"}
 
 
-def _rule_matches(rule: Object, kind: ResourceType, operation: str) -> bool:
+def _context(bundle: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
+
+
+def _rule_matches(rule: Object, kind: ResourceType, operation: str, subresource: str) -> bool:
+    resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
+    everything = ("*/*", f"{kind.plural}/*") if subresource else ("*", "*/*")
     scope = rule.get("scope") or "*"
     return (
         _has(rule.get("operations"), operation)
         and _has(rule.get("apiGroups"), kind.group)
         and _has(rule.get("apiVersions"), kind.version)
-        and _has(rule.get("resources"), kind.plural)
+        and any(name in (rule.get("resources") or ()) for name in (resource, *everything))
         and scope in ("*", "Namespaced" if kind.namespaced else "Cluster")
     )
+
+
+_compiled = lru_cache(maxsize=256)(cel.compile)
+
+
+def _conditions_hold(webhook: Object, obj: Object, old: Object | None) -> bool:
+    """`matchConditions`; one that cannot be evaluated counts as the webhook's own failure."""
+    context = cel.Context(variables={"object": obj, "oldObject": old})
+    for condition in webhook.get("matchConditions") or ():
+        try:
+            if not _compiled(condition["expression"]).execute(context):
+                return False
+        except EVALUATION as error:
+            if webhook.get("failurePolicy") == "Ignore":
+                return False
+            name, why = condition.get("name", ""), f"{type(error).__name__}: {error}"
+            message = f'match condition "{name}" of webhook "{webhook.get("name", "")}": {why}'
+            raise status.Refusal(500, "InternalError", f"Internal error occurred: {message}") from error
+    return True
 
 
 def _has(values: Any, wanted: str) -> bool:
@@ -109,8 +153,8 @@ def _selected(selector: object, labels: dict[str, str]) -> bool:
         return False
 
 
-def _review(kind: ResourceType, obj: Object, old: Object | None, options: WriteOptions) -> Object:
-    gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+def _review(kind: ResourceType, obj: Object, old: Object | None, options: WriteOptions, subresource: str) -> Object:
+    gvk = {"group": kind.group, "version": kind.version, "kind": obj["kind"]}
     gvr = {"group": kind.group, "version": kind.version, "resource": kind.plural}
     request = {
         "uid": str(uuid.uuid4()),
@@ -124,6 +168,7 @@ def _review(kind: ResourceType, obj: Object, old: Object | None, options: WriteO
         "userInfo": options.user.info(),
         "object": obj,
         "oldObject": old,
+        **({"subResource": subresource, "requestSubResource": subresource} if subresource else {}),
         "dryRun": options.dry_run,
     }
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
