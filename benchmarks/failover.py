@@ -29,7 +29,7 @@ from egresslab.environments.netns.paths import LabPaths
 from egresslab.errors import EgresslabError
 from egresslab.lab import nodes, waits
 from egresslab.lab.client import Client
-from egresslab.lab.drills.breakages import Mode
+from egresslab.lab.drills.breakages import Mode, agent_back
 from egresslab.lab.drills.drill import Drill, Kind, Plan, measure
 from egresslab.lab.drills.result import Measured
 from egresslab.lab.drills.scene import Addressing
@@ -155,7 +155,7 @@ class Bench:
             sender = Sender(self._client, namespace, self._pattern, node=source, labels={"app": "peer"})
             sender.start(timeout_s=30)
             time.sleep(1.0)
-            since = time.time_ns()
+            since, settle = time.time_ns(), agent_back(self._client, first)
             try:
                 self._environment.break_(Fault(FaultKind.CRASH, first))
                 time.sleep(max(3.0, 6 * setting.advertisement_s))
@@ -163,6 +163,7 @@ class Bench:
             finally:
                 self._environment.heal(first)
         self._wait_ready()
+        settle()
         if [str(seen.address) for seen in measured.sources] != [OUTER]:
             raise RuntimeError(f"the peer's traffic took another way: {measured.sources}")
         tally.add(measured)

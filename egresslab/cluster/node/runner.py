@@ -122,7 +122,7 @@ class ContainerRunner:
             self.state.exit = None if container.is_running() else await container.exit()
             if self.state.exit is not None:
                 container.log.end()
-        # A series of back-offs is kept in memory, as by Kubernetes' kubelet: a node that starts again waits for nothing.
+        # A series of back-offs is kept in memory, as by Kubernetes' kubelet: after its own start nothing has to wait.
         if self.container is None:
             return
         if self.role is Role.INIT and self.container.record.started_ns < self._view.sandbox.created_ns:

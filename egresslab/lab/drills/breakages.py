@@ -22,6 +22,7 @@ OPERATOR = "egresslab-operator"
 API_SERVER = "control-plane"
 EXEC_TIMEOUT_S = 15.0
 BUSY_S = 20.0
+AGENT_BACK_S = 60.0
 TABLE = "egresslab_drill"
 
 KILL_AGENT = """
@@ -69,6 +70,8 @@ class Breakage:
     do: Callable[[], None]
     undo: Callable[[], None]
     prepare: Callable[[], None] = lambda: None
+    settle: Callable[[], None] = lambda: None
+    """Waits, after it was undone, until nothing of it is left."""
     returns_after_s: float | None = None
     api_lost: bool = False
     """Whether the Kubernetes API is away from the event until it is undone."""
@@ -77,7 +80,8 @@ class Breakage:
 def breakage(mode: Mode, client: Client, environment: Environment | None, node: str, namespace: str) -> Breakage:
     """How to do that to a node; `namespace` is the drill's own. `LabError` where nobody can break nodes."""
     if mode is Mode.AGENT_KILL:
-        return Breakage(f"the agent on {node} is killed", lambda: kill_agent(client, node), lambda: None)
+        settle = agent_back(client, node, containers=1)
+        return Breakage(f"the agent on {node} is killed", lambda: kill_agent(client, node), lambda: None, settle=settle)
     if mode is Mode.API_CUT:
         return _api_cut(client, node)
     if mode is Mode.BUSY:
@@ -94,7 +98,8 @@ def breakage(mode: Mode, client: Client, environment: Environment | None, node: 
     if mode in (Mode.CRASH, Mode.POWER):
         crash = Fault(FaultKind.CRASH, node)
         title, back = (f"{node} dies", None) if mode is Mode.CRASH else (f"{node} loses power", 2.0)
-        return Breakage(title, lambda: environment.break_(crash), undo, returns_after_s=back)
+        settle = agent_back(client, node)
+        return Breakage(title, lambda: environment.break_(crash), undo, settle=settle, returns_after_s=back)
     network = {Mode.LINK_CUT: "public", Mode.CLUSTER_CUT: "cluster", Mode.PARTITION: None}[mode]
     cut = Fault(FaultKind.CUT, node, network)
     return Breakage(f"{node} is cut off {network or 'every network'}", lambda: environment.break_(cut), undo)
@@ -106,6 +111,27 @@ def _heals(environment: Environment, node: str) -> Callable[[], None]:
             environment.heal(node)
 
     return heal
+
+
+def agent_back(client: Client, node: str, containers: int | None = None) -> Callable[[], None]:
+    """A wait until the agent's containers there, or as many of them, have been started anew and are ready."""
+
+    def starts() -> tuple[int, bool]:
+        body = client.get(PODS, pod, SYSTEM)
+        return sum(c["restartCount"] for c in body["status"].get("containerStatuses") or []), nodes.ready(body)
+
+    pod = agent_pod(client, node)
+    before, _ = starts()
+    expected = containers or len(client.get(PODS, pod, SYSTEM)["spec"]["containers"])
+
+    def back() -> bool | waits.Pending:
+        now, ready = starts()
+        return (ready and now >= before + expected) or waits.Pending(f"{now - before} restarts, ready: {ready}")
+
+    def settle() -> None:
+        waits.wait_for(f"the agent on {node} to be back", back, timeout_s=AGENT_BACK_S)
+
+    return settle
 
 
 def agent_pod(client: Client, node: str) -> str:
@@ -166,6 +192,7 @@ def _headless(client: Client, environment: Environment, node: str) -> Breakage:
         lambda: environment.break_(crash),
         undo,
         prepare,
+        agent_back(client, node),
         api_lost=True,
     )
 

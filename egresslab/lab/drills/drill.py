@@ -74,6 +74,7 @@ class Drill:
         self._events: list[Event] = []
         self._cordoned: str | None = None
         self._broken: Breakage | None = None
+        self._healed: Breakage | None = None
         self._source = ""
 
     def run(self) -> DrillResult:
@@ -213,7 +214,7 @@ class Drill:
             time.sleep(event.returns_after_s)
             with self._timed("it comes back"):
                 event.undo()
-                self._wait_ready()
+                event.settle()
         time.sleep(self._plan.after_s)
         if event.api_lost:
             self._undo()
@@ -265,7 +266,7 @@ class Drill:
     def _undo(self) -> None:
         if self._broken is not None:
             self._broken.undo()
-            self._broken = None
+            self._healed, self._broken = self._broken, None
 
     def _put_back(self) -> None:
         """Heal and remove everything; what cannot be undone is told, and the rest goes on."""
@@ -303,6 +304,8 @@ class Drill:
             return not missing or waits.Pending(f"not Ready: {', '.join(missing)}")
 
         waits.wait_for("every node to be Ready", ready, timeout_s=NODE_BACK_S)
+        if self._healed is not None:
+            self._healed.settle()
 
 
 def measure(
