@@ -10,6 +10,7 @@ import ipaddress
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from egresslab.api.resources import DAEMONSETS, PODS
 from egresslab.errors import LabError
@@ -140,6 +141,10 @@ class Entries(tuple[Entry, ...]):
 
     def __str__(self) -> str:
         return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """IPython writes tuples in its own way otherwise, whatever the bundle says."""
+        printer.text(str(self))
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         return self.table()._repr_mimebundle_(**options)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from egresslab.api.resources import CONFIGMAPS, PODS, Object
 from egresslab.errors import LabError
@@ -58,6 +59,10 @@ class Contacts(tuple[Contact, ...]):
 
     def __str__(self) -> str:
         return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """IPython writes tuples in its own way otherwise, whatever the bundle says."""
+        printer.text(str(self))
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         return self.table()._repr_mimebundle_(**options)

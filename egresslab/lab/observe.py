@@ -147,6 +147,10 @@ class Flows(tuple[Told, ...]):
     def __str__(self) -> str:
         return str(self.table())
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """IPython writes tuples in its own way otherwise, whatever the bundle says."""
+        printer.text(str(self))
+
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         return self.table()._repr_mimebundle_(**options)
 
