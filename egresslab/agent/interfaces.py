@@ -30,6 +30,8 @@ ANNOTATION = "egresslab.dev/interfaces"
 SCOPE_UNIVERSE = 0
 """rtnetlink(7): RT_SCOPE_UNIVERSE, an address valid everywhere, unlike link-local and host ones."""
 IFF_UP = 0x1
+IFA_F_DEPRECATED = 0x20
+"""linux/if_addr.h: an address not to be used for anything new, unless it is named."""
 INNER_KINDS = frozenset({"dummy", "vxlan", "bridge", "geneve", "tun", "wireguard", "ifb", "nlmon"})
 """Kinds of links that lead nowhere outside the node by themselves."""
 DUMP_RETRY_S = 0.05
@@ -39,7 +41,7 @@ FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 
 @dataclass(frozen=True, slots=True)
 class NodeInterface:
-    """One interface with its global addresses in the kernel's order, primary first."""
+    """One interface with its global addresses in the kernel's order, primary first, deprecated ones last."""
 
     name: str
     index: int
@@ -71,19 +73,23 @@ async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
     """All interfaces of the namespace that `netlink` was opened in, by name."""
     links = [link async for link in await netlink.link("dump")]
     addresses: dict[int, list[IPv4Interface | IPv6Interface]] = {}
+    last_resorts: dict[int, list[IPv4Interface | IPv6Interface]] = {}
     for family in FAMILIES:
         async for address in await netlink.addr("dump", family=family):
             if address["scope"] == SCOPE_UNIVERSE:
                 text = address.get("local") or address.get("address")
-                addresses.setdefault(address["index"], []).append(ip_interface(f"{text}/{address['prefixlen']}"))
+                # The kernel lists the newest IPv6 address first, whatever it may be used for (RFC 4862, section 5.5.4).
+                deprecated = (address.get("flags") or 0) & IFA_F_DEPRECATED
+                found = last_resorts if deprecated else addresses
+                found.setdefault(address["index"], []).append(ip_interface(f"{text}/{address['prefixlen']}"))
     defaults, routers = await _default_routes(netlink)
-    found = [
+    interfaces = [
         NodeInterface(
             name=link.get("ifname"),
             index=link["index"],
             kind=link.get("kind"),
             up=bool(link["flags"] & IFF_UP),
-            addresses=tuple(addresses.get(link["index"], ())),
+            addresses=(*addresses.get(link["index"], ()), *last_resorts.get(link["index"], ())),
             altnames=tuple(_altnames(link)),
             default_route=tuple(name for family, name in FAMILIES.items() if defaults.get(family) == link["index"]),
             mtu=int(link.get("mtu") or 0),
@@ -93,7 +99,7 @@ async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
         )
         for link in links
     ]
-    return tuple(sorted(found, key=lambda interface: interface.name))
+    return tuple(sorted(interfaces, key=lambda interface: interface.name))
 
 
 async def _default_routes(netlink: AsyncIPRoute) -> tuple[dict[int, int], dict[int, list[str]]]:

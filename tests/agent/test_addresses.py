@@ -11,6 +11,7 @@ import pytest
 from pyroute2 import AsyncIPRoute, netns
 
 from egresslab.agent.addresses import AssignedAddresses
+from egresslab.agent.interfaces import read_interfaces
 from egresslab.policy.assignments import Assignment, assignments
 from egresslab.policy.entries import Delete, Reason, Upsert
 from egresslab.policy.inventory import ActiveChoice
@@ -152,3 +153,12 @@ async def test_an_address_that_somebody_took_off_comes_back_and_one_may_move(
     wanted = {Assignment(IPV4, "eth1")}
     assert set(await addresses.reconcile(netlink)) == wanted
     assert await carried(netlink) == BASE | {"192.168.60.100/32@eth1"}
+
+
+@pytest.mark.root
+async def test_an_assigned_address_is_never_the_interfaces_own(netlink: AsyncIPRoute, tmp_path: Path) -> None:
+    await AssignedAddresses(tmp_path / "addresses.json", lambda: WANTED).reconcile(netlink)
+    (eth0,) = [interface for interface in await read_interfaces(netlink) if interface.name == "eth0"]
+    found = [str(address) for address in eth0.addresses]
+    assert [text for text in found if "." in text] == ["192.168.60.12/24", "192.168.60.100/32"]
+    assert [text for text in found if ":" in text] == ["fd00:60::12/64", "fd00:60::100/128"]
