@@ -17,6 +17,7 @@ from egresslab.agent.agent import Agent, AgentConfig, networks, open_datapath
 from egresslab.api.connection import connect
 from egresslab.errors import EgresslabError
 
+NICENESS = -10
 DEFAULT_SERVICE_NETWORKS = "10.96.0.0/16,fd00:10:96::/112"
 
 
@@ -38,8 +39,17 @@ async def main() -> None:
             datapath.close()
 
 
+def _hurry() -> None:
+    """Before ordinary processes: a flow that a busy holder opens should be at its standby before the answer arrives."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    except PermissionError:
+        logging.info("the agent runs with ordinary priority")
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _hurry()
     try:
         asyncio.run(main())
     except* EgresslabError as group:

@@ -9,7 +9,7 @@ import pytest
 
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.lab import Lab
-from egresslab.lab.drills.records import Protocol
+from egresslab.lab.drills.records import GATEWAY_TRAFFIC
 from egresslab.lab.drills.result import DrillResult
 from tests.e2e.policies import IFCONFIG
 
@@ -89,8 +89,8 @@ def test_a_virtual_address_is_what_the_world_sees_from_every_node(lab: Lab, dial
     for pod in pods:
         for family in families:
             lab.wait_for(f"the virtual address for {pod}", partial(leaves_as, lab, pod, family), timeout_s=8)
-    status = lab.kubectl(f"get {gateway['kind'].lower()}s.{gateway['apiVersion'].split('/')[0]} {name} -o json").stdout
-    assert FIRST in status or SECOND in status
+    shown = f"get egressgateways.{gateway['apiVersion'].split('/')[0]} {name} -o jsonpath={{.status}}"
+    lab.wait_for("the active node in status", lambda: FIRST in lab.kubectl(shown).stdout, timeout_s=10)
     listed = lab.kubectl("-n kube-system exec ds/egresslab-agent -- egresslab-dbg bpf egress list").stdout
     own = [line for line in listed.splitlines() if line.startswith(str(pods[f"on-{ELSEWHERE}"].addresses[0]))]
     assert own
@@ -116,7 +116,7 @@ def test_connections_outlive_the_crash_of_their_gateway(lab: Lab) -> None:
 def test_a_planned_move_loses_nothing(lab: Lab) -> None:
     result = drill(lab, "maintenance", interval_ms=20.0)
     assert result.after not in ("", result.before)
-    assert {protocol: loss.lost for protocol, loss in result.measured.losses.items()} == dict.fromkeys(Protocol, 0)
+    assert {protocol: loss.lost for protocol, loss in result.measured.losses.items()} == dict.fromkeys(GATEWAY_TRAFFIC, 0)
 
 
 def test_the_death_of_the_active_gateways_agent_is_not_noticed(lab: Lab) -> None:
