@@ -1,19 +1,17 @@
 """Whatever happens, never two holders; and once it stops happening, exactly one, whom everybody follows.
 
-Each storm is a few seconds of random faults from one seed. That the storms are hard enough is itself tested: with one
-rule taken out of the voter at a time, they find two holders.
+Each storm is a few seconds of random faults from one seed. `test_rules.py` shows that the simulation sees two holders
+when there are two.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from egresslab.voter import tenure, vote
-from egresslab.voter.actions import Silence
 from egresslab.voter.files import MILLISECOND, Candidate, Failback, Group, Pace
 
 from .simulation import SECOND, World
@@ -66,6 +64,9 @@ class Storm:
     def _faults(self) -> list[Callable[[], None]]:
         world, network, uniform = self.world, self.world.network, self.random.uniform
         one, other = self.random.sample(self.names, 2)
+        holders = [name for name in world.holders(LEASE) if name != other]
+        if holders and self.random.random() < 0.5:
+            one = holders[0]  # faults of others are seldom interesting
 
         def isolate() -> None:
             for name in self.names:
@@ -76,6 +77,9 @@ class Storm:
             lambda: world.cut(one, other),
             lambda: world.cut(one, other, both=False),
             isolate,
+            isolate,
+            isolate,
+            world.heal,
             world.heal,
             lambda: setattr(network, "loss", uniform(0, 0.5)),
             lambda: setattr(network, "delay_ms", (0.1, uniform(1, 120))),
@@ -130,38 +134,8 @@ def storm(seed: int, seconds: float = 5.0) -> World:
     return made.world
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_never_two_holders_and_one_when_all_is_well(seed: int) -> None:
     world = storm(seed)
     assert not world.violations
     assert world.settled(LEASE), (world.holders(LEASE), world.followed(LEASE))
-
-
-def changes_its_mind_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vote, "promise_end", lambda heard, duration_ns: 0)
-
-
-def counts_from_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the promise were counted from when the probe was sent that the echo answered, with a slow way back."""
-    monkeypatch.setattr(vote, "promise_end", lambda heard, duration_ns: heard.at_ns + duration_ns // 2)
-
-
-def releases_before_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    poll = tenure.Tenure.poll
-
-    def speaking(self: tenure.Tenure, *arguments: object) -> list[object]:
-        return [action for action in poll(self, *arguments) if action != Silence(LEASE, True)]  # type: ignore[arg-type]
-
-    monkeypatch.setattr(tenure.Tenure, "poll", speaking)
-
-
-def two_holders_in(seeds: Iterable[int]) -> bool:
-    return any(storm(seed).violations for seed in seeds)
-
-
-@pytest.mark.parametrize("mistake", [changes_its_mind_at_once, counts_from_too_early, releases_before_it_is_silent])
-def test_the_storms_find_a_voter_that_breaks_a_rule(
-    mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mistake(monkeypatch)
-    assert two_holders_in(range(60))
