@@ -60,6 +60,16 @@ class Settings:
     def report(self) -> Path:
         return self.run_dir / "voter.json"
 
+    @property
+    def ready(self) -> Path:
+        """There while the voter grants, so that a roll-out waits before it stops the next one."""
+        return self.run_dir / "voter-ready"
+
+    @property
+    def ready(self) -> Path:
+        """There while the voter takes part; the readiness probe looks for it."""
+        return self.run_dir / "voter-ready"
+
 
 class Process:
     """Runs until `stopping` is set, which a signal handler may do at any moment."""
@@ -74,6 +84,8 @@ class Process:
 
     def run(self) -> None:
         """Wait for the agent's file and the maps, adopt what the kernel holds, and vote."""
+        self._settings.ready.unlink(missing_ok=True)
+        self._settings.ready.unlink(missing_ok=True)
         realtime = _hurry()
         if not realtime:
             logger.warning("no real-time priority: on a busy node a healthy gateway may be called lost")
@@ -84,7 +96,9 @@ class Process:
         now = time.monotonic_ns()
         self._voting, self._kernel = voting, kernel
         self._links, self._neighbours = Links(), Neighbours()
-        self._ballot = Ballot(voting.node, now, self._silence(voting))
+        silence_ns = self._silence(voting)
+        self._ready_ns: int | None = now + silence_ns
+        self._ballot = Ballot(voting.node, now, silence_ns)
         self._addresses = Addresses(kernel.maps, self._neighbours)
         self._reporter = Reporter(self._settings.report, realtime)
         self._own = _address(voting)
@@ -94,9 +108,11 @@ class Process:
             gc.collect()
             gc.freeze()
             gc.disable()
+            self._settings.ready.touch()
             while not self.stopping:
                 self._turn()
         finally:
+            self._settings.ready.unlink(missing_ok=True)
             for opened in (self._probes, self._messages, self._links, self._neighbours, self._kernel, self._poll):
                 opened.close()
         logger.info("stopped; the kernel goes on")
@@ -133,10 +149,13 @@ class Process:
         )
         self._addresses.run(now)
         try:
+            if self._ready_ns is not None and now > self._ready_ns:
+                self._settings.ready.touch()
+                self._ready_ns = None
             if self._reporter.run(now, time.time(), self._ballot, self._addresses, leases, urgent):
                 self._kernel.forget(now, self._voting)
         except OSError as error:
-            logger.error("cannot write %s: %s", self._settings.report, error)
+            logger.error("cannot write to %s: %s", self._settings.run_dir, error)
 
     def _wait(self) -> None:
         now = time.monotonic_ns()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
 import pytest
 
 from egresslab.environments.netns.environment import NetnsEnvironment
+from egresslab.environments.netns.paths import LabPaths
 from egresslab.lab import Lab
 from egresslab.lab.drills.records import GATEWAY_TRAFFIC
 from egresslab.lab.drills.result import DrillResult
+from egresslab.lab.waits import Pending
+from egresslab.voter.files import read_report, read_voting
 from tests.e2e.policies import IFCONFIG
 
 FIRST, SECOND, ELSEWHERE = "lab-worker", "lab-worker2", "lab-worker3"
@@ -71,6 +75,22 @@ def leaves_as(lab: Lab, pod: str, family: int) -> bool:
     return str(lab.reach(pod, IFCONFIG, family=family).address) == VIRTUAL[family]
 
 
+@pytest.fixture
+def settled(lab: Lab, environment: NetnsEnvironment) -> None:
+    """Three voters, every one at work: what an earlier test broke has come back, which the API tells much later."""
+    paths = LabPaths(environment.lab)
+    runs = [paths.node_root(node.name) / "run/egresslab-agent" for node in lab.nodes]
+
+    def ready() -> bool | Pending:
+        reports = [read_report(run / "voter.json") for run in runs]
+        votings = [read_voting(run / "voting.json") for run in runs]
+        fresh = [report.node for report in reports if report and report.quorum and time.time() - report.time < 1.5]
+        voters = {voting.voters for voting in votings if voting is not None}
+        return (len(fresh) == len(runs) and [len(names) for names in voters] == [3]) or Pending((fresh, voters))
+
+    lab.wait_for("every voter to be at work", ready, timeout_s=60)
+
+
 def drill(lab: Lab, kind: str = "failover", **options: Any) -> DrillResult:
     result = lab.drill(kind, **SHORT | options)
     assert result.held, str(result)
@@ -107,32 +127,39 @@ def test_a_policy_whose_gateway_does_not_exist_drops(lab: Lab) -> None:
     assert not capture.sources
 
 
+@pytest.mark.usefixtures("settled")
 def test_connections_outlive_the_crash_of_their_gateway(lab: Lab) -> None:
     result = drill(lab, mode="crash")
     assert result.after not in ("", result.before)
     assert result.measured.connections.kept == 50
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_planned_move_loses_nothing(lab: Lab) -> None:
     result = drill(lab, "maintenance", interval_ms=20.0)
     assert result.after not in ("", result.before)
-    assert {protocol: loss.lost for protocol, loss in result.measured.losses.items()} == dict.fromkeys(GATEWAY_TRAFFIC, 0)
+    lost = {protocol: loss.lost for protocol, loss in result.measured.losses.items()}
+    assert lost == dict.fromkeys(GATEWAY_TRAFFIC, 0)
 
 
+@pytest.mark.usefixtures("settled")
 def test_the_death_of_the_active_gateways_agent_is_not_noticed(lab: Lab) -> None:
     result = drill(lab, mode="agent-kill")
     assert result.after == result.before
 
 
+@pytest.mark.usefixtures("settled")
 def test_whose_address_changes_is_told_so(lab: Lab) -> None:
     result = drill(lab, mode="crash", addressing="primary-ip")
     assert result.measured.connections.reset == 50
 
 
+@pytest.mark.usefixtures("settled")
 def test_failover_needs_neither_api_server_nor_operator(lab: Lab) -> None:
     drill(lab, mode="headless")
 
 
+@pytest.mark.usefixtures("settled")
 def test_nothing_leaks_when_the_only_gateway_dies(lab: Lab, environment: NetnsEnvironment) -> None:
     result = drill(lab, mode="crash", candidates=1)
     assert result.measured.strangers == {}
