@@ -62,12 +62,8 @@ class Settings:
 
     @property
     def ready(self) -> Path:
-        """There while the voter grants, so that a roll-out waits before it stops the next one."""
-        return self.run_dir / "voter-ready"
-
-    @property
-    def ready(self) -> Path:
-        """There while the voter takes part; the readiness probe looks for it."""
+        """There while the voter grants: a readiness probe that looks for it makes a roll-out wait for this voter before it
+        stops the next one."""
         return self.run_dir / "voter-ready"
 
 
@@ -84,7 +80,6 @@ class Process:
 
     def run(self) -> None:
         """Wait for the agent's file and the maps, adopt what the kernel holds, and vote."""
-        self._settings.ready.unlink(missing_ok=True)
         self._settings.ready.unlink(missing_ok=True)
         realtime = _hurry()
         if not realtime:
@@ -108,7 +103,6 @@ class Process:
             gc.collect()
             gc.freeze()
             gc.disable()
-            self._settings.ready.touch()
             while not self.stopping:
                 self._turn()
         finally:
