@@ -62,8 +62,8 @@ class Settings:
 
     @property
     def ready(self) -> Path:
-        """There while the voter grants: a readiness probe that looks for it makes a roll-out wait for this voter before it
-        stops the next one."""
+        """There while the voter grants: a readiness probe that looks for it makes a roll-out wait before it stops the
+        next one."""
         return self.run_dir / "voter-ready"
 
 
