@@ -40,7 +40,7 @@ labs: setup  ## run every chapter on a fresh cluster: table, notebooks, HTML rep
 
 lab: setup  ## bring the cluster up and open JupyterLab on the chapters
 	@$(SUDO) $(BIN)/egresslab up
-	@KUBECONFIG="$$($(BIN)/egresslab kubeconfig)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) labs
+	@$(BIN)/egresslab labs open
 
 up: setup  ## bring the cluster up
 	@$(SUDO) $(BIN)/egresslab up

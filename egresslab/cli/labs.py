@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from egresslab.cli import learning
+from egresslab.cli import jupyter, learning
 from egresslab.errors import EgresslabError
 
 app = typer.Typer(help="List, run and check the chapters.", no_args_is_help=True)
@@ -61,6 +61,7 @@ def lint_(wanted: Wanted = None, directory: Directory = None) -> None:
 
 for _name, _command in (("progress", learning.progress), ("goto", learning.goto), ("reset", learning.reset)):
     app.command(_name)(_command)
+app.command("open", context_settings={"allow_extra_args": True})(jupyter.open_)
 
 
 @app.command("run")

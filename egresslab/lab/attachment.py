@@ -19,6 +19,7 @@ from egresslab.errors import EgresslabError, EnvironmentFailure, LabError
 from egresslab.lab import nodes
 from egresslab.lab.client import Client
 
+DEFAULT_LAB = "default"
 KUBECONFIG_TIMEOUT_S = 30.0
 DOWN_TIMEOUT_S = 60.0
 DOCTOR = "egresslab doctor"

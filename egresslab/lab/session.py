@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_VARIABLE = "EGRESSLAB_RUN"
+LAB_VARIABLE = "EGRESSLAB_LAB"
 PROBE_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 60.0
 DEFAULT_IMAGE = "curlimages/curl"
@@ -96,9 +97,11 @@ class Lab:
 
         With `environment="kubeconfig"` the cluster is the one that KUBECONFIG points at. `timeout_s` bounds the
         bring-up and every wait that names no time of its own; `mode` is `learn` (a failed check teaches) or `solve`
-        (it raises). `topology` is the definition to bring it up from, if not the usual one. Raises `LabError` or
-        `EnvironmentFailure`.
+        (it raises). The usual lab is that of $EGRESSLAB_LAB, if there is one. `topology` is the definition to bring it
+        up from, if not the usual one. Raises `LabError` or `EnvironmentFailure`.
         """
+        if lab == attachment.DEFAULT_LAB:
+            lab = os.environ.get(LAB_VARIABLE, lab)
         found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print, topology=topology)
         opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
         opened._attached = found
