@@ -159,13 +159,14 @@ class AgentMetrics:
         self._census = census
         self._failovers = failovers
         self._incomplete = incomplete
+        self._version = version("egresslab")
         self._turn = asyncio.Lock()
 
     async def read(self) -> Samples:
         """Everything that is declared."""
         async with self._turn:
             return {
-                BUILD: {(version("egresslab"), "agent"): 1},
+                BUILD: {(self._version, "agent"): 1},
                 **self._packets(),
                 **await self._maps(),
                 FLOW_EVENTS: {(event.name,): self._stream.told[event] for event in Event},

@@ -22,7 +22,7 @@ from egresslab.flows.execs import output_lines
 from egresslab.flows.filters import Filter
 from egresslab.flows.flow import Told, parse
 
-PATIENCE_S = 10.0
+PATIENCE_S = 15.0
 """How long one agent may take for its past, and all of them to begin, before the others are shown without it."""
 REORDER_S = 0.2
 """How long an event waits for older ones of other nodes."""

@@ -20,7 +20,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import DisplayHandle, display
 
 from egresslab.api.resources import PODS
-from egresslab.errors import LabError
+from egresslab.errors import EgresslabError, LabError
 from egresslab.flows.agents import NAMESPACE, SELECTOR, command, merged, nobody, running
 from egresslab.flows.filters import Filter, arguments
 from egresslab.flows.flow import Flow, Lost, Told, Verdict, parse
@@ -29,6 +29,7 @@ from egresslab.flows.times import moment
 from egresslab.lab import terminal
 from egresslab.lab.client import Client
 from egresslab.lab.display import Table
+from egresslab.lab.execs import Running
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class Observatory:
     ) -> Flows:
         """The last flows that agents saw (20, or all `since` then). `wanted`: `to_fqdn`, `verdict`, `reason`, `node`.
 
-        Raises `LabError` when an agent cannot be asked.
+        An agent that does not answer is named in the title; raises `LabError` or `ClusterError` when none does.
         """
         chosen = condition(self._namespace() if namespace is None else namespace, pod, since=since, **wanted)
         number = last if last is not None or since else DEFAULT_LAST
@@ -93,16 +94,33 @@ class Observatory:
         asked = running(pods, chosen)
         if not asked:
             raise nobody(chosen)
-        words = command(chosen, last=number, follow=False)
-        # All at once; each goes on while another is read.
-        answers = [self._client.start(NAMESPACE, name, words) for name in asked.values()]
+        told, silent = self._ask(asked, command(chosen, last=number, follow=False))
+        shown = shlex.join(["egresslab", *typed(chosen, since=since, last=last)])
+        if silent:
+            shown += f" (no answer from {', '.join(silent)})"
+        return Flows.of(merged(told, number), shown)
+
+    def _ask(self, asked: dict[str, str], words: list[str]) -> tuple[list[Told], list[str]]:
+        """What agents (node to pod) say, all asked at once, and the nodes of those that do not answer."""
         told: list[Told] = []
-        for answer in answers:
-            ended = answer.result(READ_TIMEOUT_S)
-            if ended.exit_code:
-                raise LabError(ended.stderr.strip() or f"exit code {ended.exit_code}", object=answer.shown)
-            told += _told(ended.stdout.splitlines())
-        return Flows.of(merged(told, number), shlex.join(["egresslab", *typed(chosen, since=since, last=last)]))
+        errors: dict[str, EgresslabError] = {}
+        started: dict[str, Running] = {}
+        for node, pod in asked.items():
+            try:
+                started[node] = self._client.start(NAMESPACE, pod, words)
+            except EgresslabError as error:
+                errors[node] = error
+        for node, running_ in started.items():
+            try:
+                ended = running_.result(READ_TIMEOUT_S)
+                if ended.exit_code:
+                    raise LabError(ended.stderr.strip() or f"exit code {ended.exit_code}", object=running_.shown)
+                told += _told(ended.stdout.splitlines())
+            except EgresslabError as error:
+                errors[node] = error
+        if len(errors) == len(asked):
+            raise next(iter(errors.values()))
+        return told, sorted(errors)
 
     def live(self, pod: str = "", *, seconds: float = 300.0, namespace: str | None = None, **wanted: str) -> FlowPanel:
         """A panel below this cell with the flows as they come; `stop()` ends it, and so does closing the lab."""

@@ -74,6 +74,7 @@ class OperatorMetrics:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self._version = version("egresslab")
         self._view: ClusterView | None = None
         self._gateways: Callable[[], Iterable[GatewayView]] = tuple
 
@@ -84,7 +85,7 @@ class OperatorMetrics:
     async def read(self) -> Samples:
         """Everything that is declared."""
         samples: Samples = {
-            BUILD: {(version("egresslab"), "operator"): 1},
+            BUILD: {(self._version, "operator"): 1},
             LEADING: {(): self._view is not None},
             API_ERRORS: {(reason,): number for reason, number in self._api.errors.items()},
         }
