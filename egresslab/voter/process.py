@@ -88,16 +88,16 @@ class Process:
         kernel = self._await_maps()
         if voting is None or kernel is None:
             return
-        now = time.monotonic_ns()
         self._voting, self._kernel = voting, kernel
+        self._own = _address(voting)
+        self._probes, self._messages = self._await_sockets(self._own)
+        now = time.monotonic_ns()  # not before: until then an earlier process may have granted
         self._links, self._neighbours = Links(), Neighbours()
         silence_ns = self._silence(voting)
         self._ready_ns: int | None = now + silence_ns
         self._ballot = Ballot(voting.node, now, silence_ns)
         self._addresses = Addresses(kernel.maps, self._neighbours)
         self._reporter = Reporter(self._settings.report, realtime)
-        self._own = _address(voting)
-        self._probes, self._messages = self._await_sockets(self._own)
         try:
             self._adopt(now, voting)
             gc.collect()

@@ -43,21 +43,23 @@ class Traffic:
     sent: dict[int, float] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)
     arrived: set[int] = field(default_factory=set)
+    first: int = 0
+    """Before this one neighbours may still have been unknown."""
     sources: set[IPv4Address] = field(default_factory=set)
 
     @property
     def lost(self) -> list[int]:
         """What never reached outside."""
-        return [number for number in self.sent if number not in self.arrived]
+        return [number for number in self.sent if number >= self.first and number not in self.arrived]
 
     @property
     def unanswered(self) -> list[int]:
-        return [number for number in self.sent if number not in self.answered]
+        return [number for number in self.sent if number >= self.first and number not in self.answered]
 
     @property
     def gap_ms(self) -> float:
         """The longest time between two datagrams in a row that were answered, by when they were sent."""
-        times = sorted(self.sent[number] for number in self.answered)
+        times = sorted(self.sent[number] for number in self.answered if number >= self.first)
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0) * 1000
 
 
@@ -356,6 +358,7 @@ class Cluster:
             sending = asyncio.create_task(send())
             try:
                 await self.until(lambda: len(found.answered) > 20, "traffic flows")
+                found.first = max(found.answered)
                 yield found
             finally:
                 sending.cancel()
