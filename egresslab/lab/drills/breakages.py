@@ -22,7 +22,7 @@ OPERATOR = "egresslab-operator"
 API_SERVER = "control-plane"
 EXEC_TIMEOUT_S = 15.0
 BUSY_S = 20.0
-AGENT_BACK_S = 60.0
+AGENT_BACK_S = 180.0
 TABLE = "egresslab_drill"
 
 KILL_AGENT = """
