@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from egresslab.api.resources import Object
 from egresslab.errors import LabError
@@ -86,6 +87,10 @@ class Growth(tuple[Size, ...]):
 
     def __str__(self) -> str:
         return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The text form: IPython would otherwise print a tuple."""
+        printer.text(str(self))
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         bundle = self.table()._repr_mimebundle_(**options)
