@@ -27,6 +27,8 @@ TRUE = frozenset({"", "1", "true", "yes"})
 async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncIterator[None]:
     """Answer on the unix socket while the context is open."""
 
+    clock = WallClock()
+
     async def answer(request: web.Request) -> web.StreamResponse:
         follow = request.query.get("follow", "false").lower() in TRUE
         text = request.query.get("last", "0" if follow else str(KEPT))
@@ -37,9 +39,9 @@ async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncItera
             past = stream.last(int(text))
             try:
                 await response.prepare(request)
-                await response.write(lines(node, past) + (b"\n" if follow else b""))
+                await response.write(lines(node, past, clock) + (b"\n" if follow else b""))
                 while follow:
-                    await response.write(lines(node, await subscription.next()))
+                    await response.write(lines(node, await subscription.next(), clock))
             except ConnectionResetError:
                 # Whoever followed has seen enough.
                 return response
@@ -61,9 +63,29 @@ async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncItera
         socket.unlink(missing_ok=True)
 
 
-def lines(node: str, flows: Iterable[SeenFlow]) -> bytes:
+class WallClock:
+    """What the wall clock is ahead of CLOCK_MONOTONIC, kept as it is until the wall clock is set or has drifted: so an
+    event has the same time whenever it is told."""
+
+    TOLERATED_NS = 1_000_000
+
+    def __init__(self) -> None:
+        self._offset_ns = _offset_ns()
+
+    def offset_ns(self) -> int:
+        now = _offset_ns()
+        if abs(now - self._offset_ns) > self.TOLERATED_NS:
+            self._offset_ns = now
+        return self._offset_ns
+
+
+def _offset_ns() -> int:
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def lines(node: str, flows: Iterable[SeenFlow], clock: WallClock) -> bytes:
     """Events as JSON lines."""
-    offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    offset = clock.offset_ns()
     return b"".join(orjson.dumps(as_json(node, seen, offset), option=orjson.OPT_APPEND_NEWLINE) for seen in flows)
 
 

@@ -28,8 +28,8 @@ REORDER_S = 0.2
 """How long an event waits for older ones of other nodes."""
 DISCOVERY_S = 5.0
 RETRY_S = 0.3
-SAME_NS = 1_000_000
-"""An agent computes the wall clock anew for each answer, so the same event may differ by a little."""
+SAME_NS = 2_000_000
+"""A new agent computes the wall clock anew, so the same event may differ by a little."""
 
 Complain = Callable[[str], None]
 
