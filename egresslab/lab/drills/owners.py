@@ -44,13 +44,16 @@ class Owners:
 
 
 def owners(records: Sequence[tuple[int, str, str]]) -> Owners:
-    """What the witness' records say. An answer belongs to the question before it."""
+    """What the witness' records say. An answer belongs to the question before it. Who announces itself for the first
+    time takes over from whoever answered before; that one must not be heard again."""
     reigns: list[Reign] = []
-    at_once, now = 0, set[str]()
+    at_once, now, former = 0, set[str](), set[str]()
     for at, kind, hardware in sorted(records):
         if kind == witness.ASKED:
-            now = set()
+            now, former = set(), set()
             continue
+        if kind == witness.ANNOUNCED and hardware not in now | former:
+            former, now = former | now, set()
         now.add(hardware)
         at_once = max(at_once, len(now))
         if reigns and reigns[-1].hardware == hardware:

@@ -133,6 +133,13 @@ def test_two_that_answer_one_question_are_two_owners() -> None:
     assert owners([*handed_over, (7, ANSWERED, "a")]).at_once == 2
 
 
+def test_a_new_owner_may_announce_itself_right_after_the_old_one_answered_but_not_before() -> None:
+    swift = [(1, ASKED, ""), (2, ANSWERED, "a"), (3, ANNOUNCED, "b"), (4, ANNOUNCED, "b")]
+    assert owners(swift).at_once == 1
+    assert owners([*swift, (5, ANSWERED, "a")]).at_once == 2
+    assert owners([*swift, (5, ANNOUNCED, "a")]).at_once == 2
+
+
 def test_a_question_claims_nothing_and_an_answer_does() -> None:
     wanted = ipaddress.ip_address("172.18.18.242").packed
     asked = question(wanted)
