@@ -38,7 +38,7 @@ from cryptography.x509.oid import NameOID
 from egresslab.cluster.assets import Assets, Place
 from egresslab.errors import ClusterError
 
-START_S = 30.0
+START_S = 60.0
 _ADMIN = ("kubernetes-admin", "system:masters")
 
 

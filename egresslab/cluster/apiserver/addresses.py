@@ -40,9 +40,7 @@ def allocate(service: Object, services: Bucket, network: IPv4Network | IPv6Netwo
             fits = False
         if not fits or asked in taken:
             why = (
-                "provided IP is already allocated"
-                if fits
-                else f"the provided network does not match the current range {network}"
+                "provided IP is already allocated" if fits else "the provided network does not match the current range"
             )
             detail = f"failed to allocate IP {asked}: {why}"
             raise status.invalid("", "Service", name, [invalid("spec.clusterIPs", [asked], detail)])

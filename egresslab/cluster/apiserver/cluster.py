@@ -9,6 +9,7 @@ import binascii
 
 from egresslab.api.faults import FieldFault, forbidden, invalid, required, unsupported
 from egresslab.api.resources import Object
+from egresslab.cluster.apiserver import podrules
 
 _RBAC = "rbac.authorization.k8s.io"
 _EFFECTS = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
@@ -62,7 +63,7 @@ def prepare_secret(obj: Object, old: Object | None) -> None:
 
 def validate_secret(obj: Object, old: Object | None) -> list[FieldFault]:
     """Data is base64; an immutable secret stays as it is."""
-    faults = _unchanged(obj, old)
+    faults = [*_unchanged(obj, old), *podrules.keys(obj.get("data"), "data")]
     for key, value in (obj.get("data") or {}).items():
         try:
             base64.b64decode(value or "", validate=True)
@@ -73,7 +74,8 @@ def validate_secret(obj: Object, old: Object | None) -> list[FieldFault]:
 
 def validate_config_map(obj: Object, old: Object | None) -> list[FieldFault]:
     """An immutable config map stays as it is."""
-    return _unchanged(obj, old)
+    names = [fault for part in ("data", "binaryData") for fault in podrules.keys(obj.get(part), part)]
+    return _unchanged(obj, old) + names
 
 
 def _unchanged(obj: Object, old: Object | None) -> list[FieldFault]:

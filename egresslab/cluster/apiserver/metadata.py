@@ -18,7 +18,6 @@ from egresslab.cluster.apiserver.declarations import ResourceType
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PART = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _SUBDOMAIN_WORDS = (
@@ -30,11 +29,6 @@ _LABEL_WORDS = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
     "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
     "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_LABEL_1035_WORDS = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
-    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
-    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 _PART_WORDS = (
     "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
@@ -138,9 +132,7 @@ def _name(kind: ResourceType, metadata: Object) -> list[FieldFault]:
     if kind.group == _LOOSE:
         bad = name in (".", "..") or "/" in name or "%" in name
         return [invalid("metadata.name", name, "may not contain '/' or '%'")] if bad else []
-    if kind.plural == "services" and not kind.group:
-        pattern, words, most = _LABEL_1035, _LABEL_1035_WORDS, 63
-    elif kind.plural == "namespaces":
+    if (kind.plural == "services" and not kind.group) or kind.plural == "namespaces":
         pattern, words, most = _LABEL, _LABEL_WORDS, 63
     else:
         pattern, words, most = _SUBDOMAIN, _SUBDOMAIN_WORDS, 253

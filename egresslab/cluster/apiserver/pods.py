@@ -10,6 +10,7 @@ from typing import Any
 
 from egresslab.api.faults import FaultKind, FieldFault, forbidden, invalid, required, unsupported
 from egresslab.api.resources import Object
+from egresslab.cluster.apiserver import podrules
 from egresslab.cluster.apiserver.status import ELSEWHERE
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -154,12 +155,17 @@ def validate_spec(spec: Object, path: str) -> list[FieldFault]:
     for index, volume in enumerate(spec.get("volumes") or ()):
         faults += _named(volume.get("name"), f"{path}.volumes[{index}].name", volumes)
         faults += [forbidden(f"{path}.volumes[{index}].{kind}", ELSEWHERE) for kind in {*volume} - _VOLUMES]
+        faults += podrules.volume(volume, f"{path}.volumes[{index}]")
     names: set[str] = set()
     for group in _CONTAINERS:
         for index, container in enumerate(spec.get(group) or ()):
             here = f"{path}.{group}[{index}]"
             faults += _named(container.get("name"), f"{here}.name", names)
             faults += _container(container, here, volumes)
+            faults += podrules.container(container, here)
+    faults += podrules.placement(spec, path)
+    if (hostname := spec.get("hostname")) and not _LABEL.fullmatch(hostname):
+        faults.append(invalid(f"{path}.hostname", hostname, _LABEL_WORDS))
     if spec.get("restartPolicy") not in _POLICIES:
         faults.append(unsupported(f"{path}.restartPolicy", spec.get("restartPolicy"), _POLICIES))
     return faults
