@@ -133,6 +133,8 @@ class Ballot:
             self._judge(now, pace)
         for lease, tenure in self.tenures.items():
             vote = self.votes[lease]
+            if self._dirty:
+                tenure.look = True
             found = tenure.poll(now, unix, leases.get(lease), lease in self._down, vote.held_ns)
             self._refused_here(lease, tenure.refused(now, leases.get(lease)))
             for action in found:
@@ -140,7 +142,8 @@ class Ballot:
                     self._hear_oneself(now, action.message)
             actions += self._addressed(found)
         if self.council.voting:
-            self.council.tell(now, self._view(now))
+            if self._dirty:
+                self.council.tell(now, self._view(now))
             actions += self._vote(now, due)
         actions += self._tell_view(now)
         return actions
@@ -262,6 +265,7 @@ class Ballot:
         if not urgent and now < self._next_view:
             return []
         view = self._told = self._view(now)
+        self.council.tell(now, view)
         self._next_view = now + (VIEW_NS if self.council.voting else DISTANT_VIEW_NS)
         if urgent or now >= self._next_distant:
             self._next_distant = now + DISTANT_VIEW_NS

@@ -77,6 +77,7 @@ class Process:
         self._next_file_ns = self._next_link_ns = self._next_collect_ns = 0
         self._poll = select.epoll()
         self._waited_for: set[int] = set()
+        self._ready: set[int] = set()
 
     def run(self) -> None:
         """Wait for the agent's file and the maps, adopt what the kernel holds, and vote."""
@@ -124,15 +125,15 @@ class Process:
             self._addresses = Addresses(self._kernel.maps, self._neighbours)
             self._adopt(now, self._voting, again=True)
         self._kernel.beat(now)
-        urgent = False
+        urgent, leases = False, self._kernel.leases()
         for _ in range(3):  # one's own grants are answered at once, and may decide something
             now = time.monotonic_ns()
-            actions = self._ballot.poll(now, time.time(), self._kernel.leases())
+            actions = self._ballot.poll(now, time.time(), leases)
             if not actions:
                 break
             urgent |= self._act(actions)
+            leases = self._kernel.leases()
         now = time.monotonic_ns()
-        leases = self._kernel.leases()
         self._addresses.hold(
             [
                 lease
@@ -159,7 +160,7 @@ class Process:
             gc.collect(1)
             now = time.monotonic_ns()
         self._watch()
-        self._poll.poll(max(0, wake - now) / 1e9)
+        self._ready = {fd for fd, _ in self._poll.poll(max(0, wake - now) / 1e9)}
 
     def _watch(self) -> None:
         """Wait for every socket that is open now."""
@@ -188,6 +189,8 @@ class Process:
                 continue
             if names.get(source) == message.node:
                 self._act(self._ballot.told(time.monotonic_ns(), message))
+        if self._ready.isdisjoint(self._neighbours.filenos()):
+            return
         ours: set[str] | None = None
         for claim, interface in self._neighbours.claims():
             ours = self._candidates_macs() if ours is None else ours
@@ -251,7 +254,7 @@ class Process:
     def _configure(self, now: int, voting: Voting, silent: Iterable[int] = ()) -> None:
         self._voting = voting
         self._peers = {peer.name: peer.address for peer in voting.nodes}
-        self._names = {peer.address: peer.name for peer in voting.nodes}
+        self._names = {str(peer.address): peer.name for peer in voting.nodes}
         self._kernel.configure(voting)
         self._ballot.configure(now, voting, self._kernel.maps.holders(), self._kernel.leases(), silent)
         self._see_links(now)

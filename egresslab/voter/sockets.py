@@ -45,8 +45,8 @@ class Datagrams:
         with suppress(OSError):
             self._socket.sendto(raw, (str(address), self._port))
 
-    def drain(self) -> Iterator[tuple[bytes, IPv4Address]]:
-        """What waits, from the right port, oldest first."""
+    def drain(self) -> Iterator[tuple[bytes, str]]:
+        """What waits, from the right port, oldest first, with its sender's address as text: there are many of them."""
         for _ in range(AT_ONCE):
             try:
                 raw, (host, port) = self._socket.recvfrom(LONGEST)
@@ -55,7 +55,7 @@ class Datagrams:
             except OSError:
                 continue  # an ICMP error about something we sent
             if port == self._port:
-                yield raw, IPv4Address(host)
+                yield raw, host
 
     def close(self) -> None:
         self._socket.close()

@@ -49,6 +49,8 @@ class Tenure:
     pause_until_ns: int = 0
     preferred: tuple[str, int] | None = None
     """The candidate that failback would move to, and since when it could have."""
+    look: bool = True
+    """Something changed since it was last looked whether to move."""
     told: dict[str, Release] = field(default_factory=dict)
     """What former holders said when they released."""
 
@@ -145,6 +147,9 @@ class Tenure:
 
     def _plan(self, now: int, down: bool) -> list[Action]:
         """Release, when there is a reason to and somebody to follow."""
+        if not self.look:
+            return []
+        self.look = False
         cause = self._reason(now, down)
         if cause is None:
             self.planned_ns = None
