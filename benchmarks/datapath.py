@@ -98,7 +98,8 @@ async def without_us(rig: Rig) -> None:
 
 
 async def by_the_kernel(rig: Rig) -> None:
-    """Policy routing into a VXLAN tunnel, and SNAT by nftables on the gateway."""
+    """Policy routing into a VXLAN tunnel, and SNAT by nftables on the gateway. Nodes go on masquerading other pods, and
+    so track connections, as they do beside our programs."""
     await without_us(rig)
     source, gateway = rig.nodes["source"], rig.nodes["gateway"]
     pod = source.pods[0]
@@ -118,15 +119,16 @@ async def by_the_kernel(rig: Rig) -> None:
         "sh",
         "-ec",
         f"ip route add default via 10.99.0.2 dev vx0 table 100; ip rule add from {pod.v4} lookup 100 prio 100;"
-        f" ip rule add to 10.244.0.0/16 lookup main prio 99; nft flush chain inet pods postrouting",
+        f" ip rule add to 10.244.0.0/16 lookup main prio 99;"
+        f" nft insert rule inet pods postrouting ip saddr {pod.v4} return",
     )
     await rig.run(
         gateway.namespace,
         "sh",
         "-ec",
         f"ip route add default via 172.18.18.1 dev eth1 table 100; ip rule add from {pod.v4} lookup 100 prio 100;"
-        f" ip route replace {pod.v4}/32 via 10.99.0.1 dev vx0; nft flush chain inet pods postrouting;"
-        f" nft add rule inet pods postrouting ip saddr {pod.v4} oifname eth1 snat ip to {gateway.public_v4}",
+        f" ip route replace {pod.v4}/32 via 10.99.0.1 dev vx0;"
+        f" nft insert rule inet pods postrouting ip saddr {pod.v4} oifname eth1 snat ip to {gateway.public_v4}",
     )
 
 

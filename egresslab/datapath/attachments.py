@@ -19,6 +19,10 @@ from egresslab.datapath.values import Program
 from egresslab.errors import DatapathError
 
 OVERLAY_PORT = 8472
+OVERLAY_SOURCE_PORTS = (49_152, 49_408)
+"""Source ports of the tunnel, the upper bound not included. The kernel would take one for each inner flow out of tens
+of thousands, and where it tracks connections, each node would keep two more for every flow of every pod. So many still
+spread flows over queues and paths."""
 MAIN_TABLE = 254
 CLSACT = 0xFFFF0000
 INGRESS = 0xFFFFFFF2
@@ -61,6 +65,7 @@ class Attachments:
                 vxlan_collect_metadata=True,
                 vxlan_port=port,
                 vxlan_learning=False,
+                vxlan_port_range=dict(zip(("low", "high"), OVERLAY_SOURCE_PORTS, strict=True)),
             )
             index = await self._index(name)
         if index is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from egresslab.datapath import layout
-from egresslab.datapath.addresses import narrow, wide
+from egresslab.datapath.addresses import narrow, port_bytes, wide
 from egresslab.datapath.flowtable import FlowTable, Lifetimes
 from egresslab.datapath.gateways import EndpointMap, SlotMap
 from egresslab.datapath.leases import LeaseMaps
@@ -195,6 +195,8 @@ class Datapath:
             config.drop_events_per_second,
             config.idle_pin_seconds,
             *config.ports,
+            port_bytes(config.overlay_port),
+            0,
         )
         if config.ports[0] > config.ports[1]:
             raise DatapathError("the port range is empty", object="NodeConfig", field="ports", value=config.ports)

@@ -191,6 +191,8 @@ CONFIG = Layout(
     idle_pin="I",
     port_min="H",
     port_max="H",
+    overlay_port="2s",
+    pad="H",
 )
 COUNT = Layout("count", packets="Q", bytes="Q")
 FLOW_RECORD = Layout(

@@ -219,9 +219,10 @@ class Endpoint:
 class NodeConfig:
     """What the programs must know of their node. `overlay_mtu` in bytes of inner IP packet (0: unlimited).
 
-    `ports` is where a source port is searched when the flow's own is taken (inclusive). `pin_flows`: established flows
-    keep their slot when policy entries change. `drop_events_per_second` limits flow events about drops, per CPU.
-    `idle_pin_seconds`: a UDP or ICMP flow that was silent for so long is decided anew.
+    `overlay_port` is the tunnel's UDP port. `ports` is where a source port is searched when the flow's own is taken
+    (inclusive). `pin_flows`: established flows keep their slot when policy entries change. `drop_events_per_second`
+    limits flow events about drops, per CPU. `idle_pin_seconds`: a UDP or ICMP flow that was silent for so long is
+    decided anew.
     """
 
     address_v4: IPv4Address | None = None
@@ -229,6 +230,7 @@ class NodeConfig:
     overlay_ifindex: int = 0
     overlay_mtu: int = 0
     vni: int = 0xE6
+    overlay_port: int = 8472
     ports: tuple[int, int] = (1024, 65535)
     pin_flows: bool = True
     drop_events_per_second: int = 100

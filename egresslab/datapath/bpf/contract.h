@@ -235,6 +235,8 @@ struct config {
 	__u32 idle_pin;		/* seconds */
 	__u16 port_min;
 	__u16 port_max;
+	__be16 overlay_port;
+	__u16 pad;
 };
 
 struct count {

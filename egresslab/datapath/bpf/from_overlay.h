@@ -48,32 +48,36 @@ static __always_inline int from_overlay_family(struct __sk_buff *skb, int family
 		count(skb, FROM_OVERLAY, DELIVERED);
 		return send_to_pod(skb, endpoint);
 	}
-	if (in_cluster(&packet->destination) || never_leaves_link(family, &packet->destination))
-		return drop(skb, config, packet, FROM_OVERLAY, NOT_FOR_OVERLAY, 0);
-
-	/* Steered to this node, which must be the gateway. The pod must live where the tunnel began. */
-	endpoint = endpoint_of(&packet->source);
-	if (endpoint) {
-		if (endpoint->ifindex || (subject->node && endpoint->node && subject->node != endpoint->node))
-			return drop(skb, config, packet, FROM_OVERLAY, INVALID_SOURCE, 0);
-		if (!subject->node)
-			subject->node = endpoint->node;
-	}
-	if (!subject->node)
-		return drop(skb, config, packet, FROM_OVERLAY, INVALID_SOURCE, 0);
-
 	broken = identify(skb, family, subject);
-	if (!broken) {
-		/* An established flow keeps its slot, as long as that still translates to the same address here. */
+	if (!broken)
 		flow = flow_find(family, &subject->key);
-		if (flow && flow->kind == FLOW_TRANSLATED && flow_holds(config, flow, packet)) {
-			subject->slot = flow->slot;
-			slot = slot_with_gateway(subject->slot, &gateway);
-			if (slot && (!translates_here(slot, &gateway) ||
-				     !slot_source_of_flow(family, slot, &flow->address, &subject->to) ||
-				     !address_equal(&subject->to, &flow->address)))
-				slot = NULL;
+	if (flow && flow->kind == FLOW_TRANSLATED && packet->transport != TRANSPORT_ERROR && flow->node &&
+	    (!subject->node || subject->node == flow->node)) {
+		/* What the flow's first packet was asked still holds: outside, and from where the tunnel began. */
+		subject->node = flow->node;
+	} else {
+		if (in_cluster(&packet->destination) || never_leaves_link(family, &packet->destination))
+			return drop(skb, config, packet, FROM_OVERLAY, NOT_FOR_OVERLAY, 0);
+
+		/* Steered to this node, which must be the gateway. The pod must live where the tunnel began. */
+		endpoint = endpoint_of(&packet->source);
+		if (endpoint) {
+			if (endpoint->ifindex || (subject->node && endpoint->node && subject->node != endpoint->node))
+				return drop(skb, config, packet, FROM_OVERLAY, INVALID_SOURCE, 0);
+			if (!subject->node)
+				subject->node = endpoint->node;
 		}
+		if (!subject->node)
+			return drop(skb, config, packet, FROM_OVERLAY, INVALID_SOURCE, 0);
+	}
+	if (flow && flow->kind == FLOW_TRANSLATED && flow_holds(config, flow, packet)) {
+		/* An established flow keeps its slot, as long as that still translates to the same address here. */
+		subject->slot = flow->slot;
+		slot = slot_with_gateway(subject->slot, &gateway);
+		if (slot && (!translates_here(slot, &gateway) ||
+			     !slot_source_of_flow(family, slot, &flow->address, &subject->to) ||
+			     !address_equal(&subject->to, &flow->address)))
+			slot = NULL;
 	}
 	if (!slot) {
 		policy = policy_of(family, packet);

@@ -74,6 +74,9 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	if (!config || !subject || !identify_reply(skb, family, subject))
 		return not_a_reply(skb, family, subject);
 	packet = &subject->packet;
+	if (family == AF_INET && packet->destination_port == config->overlay_port &&
+	    packet->protocol == IPPROTO_UDP)
+		return pass(skb, FROM_WIRE, NOT_OURS);
 	if (family == AF_INET && may_be_probe(config, packet)) {
 		int answered = answer_probe(skb);
 

@@ -33,6 +33,7 @@ struct packet {
 	__u32 fragment_id;
 	__be16 source_port;
 	__be16 destination_port;
+	__sum16 header_checksum;	/* IPv4 */
 	__u8 protocol;
 	__u8 transport;		/* enum transport */
 	__u8 part;		/* enum fragment_part */
@@ -101,6 +102,7 @@ static __always_inline int parse_network_v4(struct __sk_buff *skb, struct packet
 	packet->hop_limit = ip.ttl;
 	packet->may_fragment = !(fragment & 0x4000);
 	packet->fragment_id = ip.id;
+	packet->header_checksum = ip.check;
 	if (fragment & 0x1fff)
 		packet->part = FRAGMENT_LATER;
 	else if (fragment & 0x2000)

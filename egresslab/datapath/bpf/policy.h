@@ -12,6 +12,18 @@ static __always_inline const struct config *config_get(void)
 	return bpf_map_lookup_elem(&config, &zero);
 }
 
+/* The tunnel's own packets, most of what a gateway's wires carry; no flow of ours is given that port, as the kernel has
+ * a socket on it. */
+static __always_inline bool is_overlay_packet(struct __sk_buff *skb, int family, const struct config *config,
+					      const struct packet *packet)
+{
+	__be16 port;
+
+	return family == AF_INET && packet->protocol == IPPROTO_UDP && packet->part == FRAGMENT_NONE &&
+	       !bpf_skb_load_bytes(skb, packet->transport_offset + 2, &port, sizeof(port)) &&
+	       port == config->overlay_port;
+}
+
 static __always_inline bool in_cluster(const struct address *address)
 {
 	struct cidr_key key = { .prefixlen = 128, .network = *address };

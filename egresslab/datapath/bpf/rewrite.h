@@ -42,14 +42,17 @@ static __always_inline __u32 transport_checksum_offset(const struct packet *pack
 
 static __always_inline __u32 address_difference(int family, const struct address *from, const struct address *to)
 {
-	if (family == AF_INET)
-		return bpf_csum_diff((__be32 *)&from->word[3], 4, (__be32 *)&to->word[3], 4, 0);
+	if (family == AF_INET) {
+		__u64 sum = (__u64)(__u32)~from->word[3] + to->word[3];
+
+		return (__u32)sum + (__u32)(sum >> 32);
+	}
 	return bpf_csum_diff((__be32 *)from, sizeof(*from), (__be32 *)to, sizeof(*to), 0);
 }
 
 /* Source or destination address, and the hop that this node is (1 where it forwards, else 0), in the network header. */
 static __always_inline long rewrite_network(struct __sk_buff *skb, int family, const struct packet *packet,
-					    bool source, const struct address *to, __u8 hop)
+					    bool source, const struct address *to, __u32 difference, __u8 hop)
 {
 	if (family == AF_INET) {
 		struct {
@@ -64,13 +67,10 @@ static __always_inline long rewrite_network(struct __sk_buff *skb, int family, c
 			.source = source ? to->word[3] : packet->source.word[3],
 			.destination = source ? packet->destination.word[3] : to->word[3],
 		};
-		__u32 difference = address_difference(family, source ? &packet->source : &packet->destination, to);
 		__be16 hops_before = bpf_htons(packet->hop_limit << 8);
 		__be16 hops_after = bpf_htons((packet->hop_limit - hop) << 8);
 
-		if (bpf_skb_load_bytes(skb, NETWORK + 10, &now.checksum, sizeof(now.checksum)))
-			return -1;
-		now.checksum = checksum_apply(now.checksum, difference);
+		now.checksum = checksum_apply(packet->header_checksum, difference);
 		now.checksum = checksum_apply(now.checksum, (__u32)(__u16)~hops_before + hops_after);
 		return bpf_skb_store_bytes(skb, NETWORK + 8, &now, sizeof(now), 0);
 	} else {
@@ -90,10 +90,11 @@ static __always_inline long rewrite(struct __sk_buff *skb, int family, const str
 	bool icmp = packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6;
 	__u64 zero_is_none = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	__u32 checksum = transport_checksum_offset(packet);
+	__u32 difference = address_difference(family, from, to);
 
 	if (packet->part != FRAGMENT_LATER) {
 		if (packet->protocol != IPPROTO_ICMP &&
-		    bpf_l4_csum_replace(skb, checksum, 0, address_difference(family, from, to),
+		    bpf_l4_csum_replace(skb, checksum, 0, difference,
 					BPF_F_PSEUDO_HDR | zero_is_none))
 			return -1;
 		if (old_port != new_port) {
@@ -104,7 +105,7 @@ static __always_inline long rewrite(struct __sk_buff *skb, int family, const str
 				return -1;
 		}
 	}
-	return rewrite_network(skb, family, packet, source, to, hop);
+	return rewrite_network(skb, family, packet, source, to, difference, hop);
 }
 
 /* Two bytes inside an ICMP message, which its checksum at `checksum` covers. */
@@ -170,12 +171,10 @@ static __always_inline long rewrite_error(struct __sk_buff *skb, int family, str
 		return -1;
 
 	/* The error's own header; ICMPv6 sums its addresses too. */
-	if (family == AF_INET6 &&
-	    bpf_l4_csum_replace(skb, checksum, 0,
-				address_difference(family, outer_source ? &packet->source : &packet->destination, to),
-				BPF_F_PSEUDO_HDR))
+	difference = address_difference(family, outer_source ? &packet->source : &packet->destination, to);
+	if (family == AF_INET6 && bpf_l4_csum_replace(skb, checksum, 0, difference, BPF_F_PSEUDO_HDR))
 		return -1;
-	return rewrite_network(skb, family, packet, outer_source, to, hop);
+	return rewrite_network(skb, family, packet, outer_source, to, difference, hop);
 }
 
 /*

@@ -77,6 +77,9 @@ static __always_inline int to_wire_family(struct __sk_buff *skb, int family)
 
 	if (!config || !subject || parse_network(skb, family, &subject->packet))
 		return pass(skb, TO_WIRE, NOT_OURS);
+	if (subject->packet.source.word[3] == config->address_v4 &&
+	    is_overlay_packet(skb, family, config, &subject->packet))
+		return pass(skb, TO_WIRE, NOT_OURS);
 	endpoint = endpoint_of(&subject->packet.source);
 	if (endpoint)
 		return guard(skb, family, config, subject, endpoint);
