@@ -29,10 +29,28 @@ def cell(notebook: NotebookNode, id: str) -> NotebookNode:
 @pytest.mark.timeout(240)
 async def test_an_unsolved_exercise_does_not_pass(run_chapters: RunChapters) -> None:
     """In mode `learn` every cell runs to the end, and only what hangs on the exercises is not passed."""
-    first, second = await run_chapters(sorted(HOME.glob("0[12]*.ipynb")), mode="learn")
-    assert [check["outcome"] for check in first.checks] == ["pass", "pass", "pass", "fail", "fail"]
-    assert {check["id"] for check in second.checks if check["outcome"] != "pass"} == {"source-is-address"}
-    assert (first.leaked, second.leaked) == ((), ())
+    [run] = await run_chapters(sorted(HOME.glob("01*.ipynb")), mode="learn")
+    assert (run.result, run.reason) == (Result.PASSED, "")
+    outcomes = [(check["id"], check["outcome"]) for check in run.checks]
+    assert outcomes[:3] == [("source-is-node", "pass"), ("outside-admits", "pass"), ("outside-refuses", "pass")]
+    assert outcomes[3:] == [("admit-everywhere", "not attempted"), ("outside-admits", "fail")]
+    assert run.leaked == ()
+
+
+@pytest.mark.timeout(120)
+async def test_a_check_that_passes_before_its_exercise_is_solved_is_found(
+    run_chapters: RunChapters, spoilt: Spoil
+) -> None:
+    def give_away(notebook: NotebookNode) -> None:
+        kept = ("params", "boot", "exercise-pod-of-your-own", "solve-pod-of-your-own", "check-pod-of-your-own")
+        notebook.cells = [cell for cell in notebook.cells if cell.id in kept]
+        cell(notebook, "exercise-pod-of-your-own").source = 'lab.run_pod("mine", node="lab-worker3")'
+
+    [run] = await run_chapters([spoilt("00-start-here", give_away)])
+    assert run.result is Result.FAILED
+    assert run.fault is not None
+    assert run.fault.cell == "unsolved-pod-of-your-own"
+    assert "before it is solved, so it proves nothing" in run.reason
 
 
 @pytest.mark.timeout(120)
