@@ -132,6 +132,13 @@ def _tail(flows: list[Told], last: int | None) -> list[Told]:
     return flows if last is None else flows[len(flows) - last :] if last < len(flows) else flows
 
 
+def test_gaps_do_not_count_as_events() -> None:
+    first, second = replace(FLOW, time_ns=1), replace(FLOW, time_ns=4)
+    gaps = [Lost(2, "n1", 5), Lost(3, "n2", 6)]
+    assert merged([first, *gaps, second], 1) == [second]
+    assert merged([first, *gaps, second], 2) == [first, *gaps, second]
+
+
 def test_what_is_told_again_after_a_break_is_not_said_twice() -> None:
     recent = Recent()
     first, second = replace(FLOW, time_ns=5 * SECOND), replace(DROPPED, time_ns=5 * SECOND + 10)

@@ -68,6 +68,12 @@ def test_conditions(wanted: Filter, shown: list[Flow]) -> None:
     assert [flow for flow in (FLOW, DROPPED, IPV6) if wanted.matches(flow)] == shown
 
 
+def test_dots_of_a_name_are_dots() -> None:
+    other = replace(FLOW, names=("ifconfigxme",))
+    assert not Filter(fqdns=("ifconfig.me",)).matches(other)
+    assert not Filter(fqdns=("[",)).matches(other)
+
+
 def test_gaps_are_shown_whatever_is_asked_for_except_of_other_nodes() -> None:
     gap = Lost(0, "lab-worker", 7)
     assert Filter(pods=("nobody",), verdicts=("DROPPED",), since_ns=1).keeps(gap)
