@@ -60,7 +60,9 @@ def test_a_learner_runs_all_cells_of_the_first_chapter_and_sees_the_marks(
             assert browser.execute(driver, "apputils:change-theme", f"{{theme: '{theme}'}}") is True
             light = str(theme.endswith("Light")).lower()
             browser.wait(driver, 20, f"return document.body.dataset.jpThemeLight === '{light}'")
+            browser.wait(driver, 20, "return !document.querySelector('#jupyterlab-splash')")
             assert driver.execute_script(CONTRAST) > 7, theme
+            driver.execute_script("document.querySelector('.egresslab-topology').scrollIntoView()")
             driver.save_screenshot(str(pictures / f"{theme.split()[1].lower()}.png"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from egresslab.lab import chapters, locations
 
 TEXT = (Path(__file__).parents[3] / "docs" / "instructor.md").read_text()
-SECTION = re.compile(r"^### (?P<number>\d\d) .*\((?P<minutes>\d+) minutes\)\n(?P<body>.*?)(?=^#|\Z)", re.M | re.S)
+SECTION = re.compile(r"^### (?P<number>\d\d) [^\n]*\((?P<minutes>\d+) minutes\)\n(?P<body>.*?)(?=^#|\Z)", re.M | re.S)
 
 
 def test_every_chapter_has_timing_mistakes_and_questions() -> None:
