@@ -133,10 +133,10 @@ def _tail(flows: list[Told], last: int | None) -> list[Told]:
 
 
 def test_gaps_do_not_count_as_events() -> None:
-    first, second = replace(FLOW, time_ns=1), replace(FLOW, time_ns=4)
-    gaps = [Lost(2, "n1", 5), Lost(3, "n2", 6)]
-    assert merged([first, *gaps, second], 1) == [second]
-    assert merged([first, *gaps, second], 2) == [first, *gaps, second]
+    first, second, third = (replace(FLOW, time_ns=time) for time in (1, 2, 4))
+    gap = Lost(3, "n2", 6)
+    assert merged([third, gap, first, second], 2) == [second, gap, third]
+    assert merged([third, gap], 9) == [gap, third]
 
 
 def test_what_is_told_again_after_a_break_is_not_said_twice() -> None:
