@@ -22,6 +22,7 @@ OPERATOR = "egresslab-operator"
 API_SERVER = "control-plane"
 EXEC_TIMEOUT_S = 15.0
 BUSY_S = 20.0
+API_BACK_S = 60.0
 AGENT_BACK_S = 180.0
 TABLE = "egresslab_drill"
 
@@ -178,14 +179,21 @@ def _api_cut(client: Client, node: str) -> Breakage:
 def _headless(client: Client, environment: Environment, node: str) -> Breakage:
     crash, heal = Fault(FaultKind.CRASH, node), _heals(environment, node)
 
+    replicas = client.get(DEPLOYMENTS, OPERATOR, SYSTEM)["spec"].get("replicas", 1)
+
+    def scale(count: int) -> None:
+        client.merge(DEPLOYMENTS, OPERATOR, {"spec": {"replicas": count}}, SYSTEM)
+
     def prepare() -> None:
-        client.merge(DEPLOYMENTS, OPERATOR, {"spec": {"replicas": 0}}, SYSTEM)
+        scale(0)
         environment.break_(Fault(FaultKind.STOP, API_SERVER))
 
     def undo() -> None:
         if any(fault.target == API_SERVER for fault in environment.faults()):
             environment.heal(API_SERVER)
         heal()
+        waits.wait_for("the API server to answer", lambda: client.list(NODES), timeout_s=API_BACK_S)
+        scale(replicas)
 
     return Breakage(
         f"operator and API server are down, and {node} dies",
