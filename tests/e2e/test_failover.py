@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from egresslab.api import settings as config
+from egresslab.environments.base import Fault, FaultKind
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.lab import Lab
@@ -15,7 +17,7 @@ from egresslab.lab.drills.records import Protocol
 from egresslab.lab.drills.result import DrillResult
 from egresslab.lab.waits import Pending
 from egresslab.voter.files import read_report, read_voting
-from tests.e2e.policies import IFCONFIG
+from tests.e2e.policies import IFCONFIG, policy
 
 FIRST, SECOND, ELSEWHERE = "lab-worker", "lab-worker2", "lab-worker3"
 VIRTUAL = {4: "192.168.60.210", 6: "fd00:60::210"}
@@ -181,3 +183,24 @@ def test_nothing_leaks_when_the_only_gateway_dies(lab: Lab) -> None:
     result = drill(lab, mode="crash", candidates=1)
     assert not recovered(result)
     assert result.measured.strangers == {}
+
+
+@pytest.mark.usefixtures("settled", "candidates")
+def test_a_dead_gateway_of_a_cilium_policy_is_passed_over_where_the_setting_says_so(
+    lab: Lab, environment: NetnsEnvironment
+) -> None:
+    lab.run_pod("client", node=ELSEWHERE)
+    gateway = {"nodeSelector": {"matchLabels": {"e2e-failover": "true"}}, "interface": "eth1"}
+    lab.apply(policy(lab.current_namespace, egressGateway=gateway))
+    metadata = {"name": config.NAME, "namespace": config.NAMESPACE}
+    lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {config.HEALTH_AWARE: "true"}})
+
+    def leaves_through(last: int) -> bool:
+        return str(lab.reach("client", IFCONFIG, family=4).address) == f"172.18.18.{last}"
+
+    lab.wait_for("the first gateway's address", partial(leaves_through, 11), timeout_s=8)
+    environment.break_(Fault(FaultKind.CRASH, FIRST))
+    try:
+        lab.wait_for("the second gateway's address", partial(leaves_through, 12), timeout_s=10)
+    finally:
+        environment.heal(FIRST)
