@@ -47,7 +47,7 @@ def attach(environment: str, lab: str, *, timeout_s: float, say: Say, topology: 
     """
     if environment == OUTSIDE_CLUSTER:
         return Attachment(environment, lab, kubeconfig_of_variable(), created=False)
-    path = _running(environment, lab)
+    path = running(environment, lab)
     if path is not None:
         return Attachment(environment, lab, path, created=False)
     output = _run(command("up", environment, lab, topology=topology), timeout_s=timeout_s)
@@ -62,7 +62,7 @@ def down(environment: str, lab: str) -> None:
     _run(command("down", environment, lab), timeout_s=DOWN_TIMEOUT_S)
 
 
-def _running(environment: str, lab: str) -> Path | None:
+def running(environment: str, lab: str) -> Path | None:
     """The kubeconfig of a lab that answers and whose nodes are all Ready; None for one that has to be brought up."""
     try:
         path = Path(_run(command("kubeconfig", environment, lab), timeout_s=KUBECONFIG_TIMEOUT_S).strip())

@@ -32,6 +32,17 @@ async def up(environment: str, lab: str, *, timeout_s: float, say: Say, topology
     )
 
 
+async def attached(environment: str, lab: str, *, timeout_s: float, say: Say) -> Attachment:
+    """A lab that is up, without the rights that bringing one up takes; else as `up`."""
+    if environment == attachment.OUTSIDE_CLUSTER:
+        return Attachment(environment, lab, attachment.kubeconfig_of_variable(), created=False)
+    # In a thread, for it waits for a child and for the API server.
+    path = await asyncio.to_thread(attachment.running, environment, lab)
+    if path is not None:
+        return Attachment(environment, lab, path, created=False)
+    return await up(environment, lab, timeout_s=timeout_s, say=say)
+
+
 async def down(environment: str, lab: str, *, say: Say) -> None:
     """Take a lab down; raises `EnvironmentFailure` when that fails."""
     await _run(attachment.command("down", environment, lab), DOWN_TIMEOUT_S, say)

@@ -143,7 +143,11 @@ async def _in_own_lab(
 async def _in_one_lab(suite: Suite, watcher: Watcher, runs: list[ChapterRun]) -> None:
     lab = suite.lab or ""
     able = [chapter for chapter in suite.chapters if not chapter.lacking(suite.environment)]
-    found = await lab_process.up(suite.environment, lab, timeout_s=suite.clocks.up_s, say=watcher.say) if able else None
+    found = (
+        await lab_process.attached(suite.environment, lab, timeout_s=suite.clocks.up_s, say=watcher.say)
+        if able
+        else None
+    )
     for chapter in suite.chapters:
         if found is None or chapter not in able:
             _ended(ChapterRun(chapter, Result.SKIPPED, chapter.lacking(suite.environment), 0.0), watcher, runs)
