@@ -312,11 +312,13 @@ def measure(
     observation: Observation, since: int, strangers: dict[str, int] | None = None, owners: Owners | None = None
 ) -> Measured:
     """Everything that traffic tells of an event that was begun at `since`, ns since the epoch."""
+    losses = {protocol: gaps.loss(observation, protocol, since) for protocol in GATEWAY_TRAFFIC}
+    silence = losses[Protocol.UDP].gap
     return Measured(
         min(flow.questions[0].sent for flow in observation.flows if flow.questions),
         observation.end,
-        {protocol: gaps.loss(observation, protocol, since) for protocol in GATEWAY_TRAFFIC},
-        gaps.connections(observation, since),
+        losses,
+        gaps.connections(observation, since, silence.start if silence else None),
         gaps.seen(observation),
         strangers,
         owners,

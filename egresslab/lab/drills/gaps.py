@@ -55,7 +55,7 @@ class Loss:
 @dataclass(frozen=True, slots=True)
 class Connections:
     """What became of the connections that were open at the event. A `kept` one was answered after it, from the same
-    address; times are ms after the event."""
+    address; `slowest_reset_ms` is counted from the moment from which nothing was answered."""
 
     kept: int
     reset: int
@@ -125,8 +125,10 @@ def loss(observation: Observation, protocol: Protocol, since: int) -> Loss:
     return Loss(protocol, len(later), sum(q.answered is None for q in later), longest)
 
 
-def connections(observation: Observation, since: int) -> Connections:
-    """What became of the connections that had been answered before `since`."""
+def connections(observation: Observation, since: int, silent_from: int | None = None) -> Connections:
+    """What became of the connections that had been answered before `since`. Resets are timed from `silent_from` on, the
+    moment from which nothing was answered any more: what was begun at `since` may have taken its time."""
+    origin = since if silent_from is None else silent_from
     kept = silent = moved = 0
     resets: list[float] = []
     stalls: list[float] = []
@@ -135,7 +137,7 @@ def connections(observation: Observation, since: int) -> Connections:
         if not earlier:
             continue
         if flow.failed is not None:
-            resets.append((flow.failed[0] - since) / MS)
+            resets.append((flow.failed[0] - origin) / MS)
             continue
         answered = [q for q in flow.questions if q.answered is not None and q.sent >= since]
         if not answered or observation.end - (answered[-1].answered or 0) > _patience(observation):

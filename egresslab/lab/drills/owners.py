@@ -20,6 +20,8 @@ from egresslab.lab.execs import Running
 NAMESPACE, NAME = "outside", "drill-witness"
 IMAGE = "python:3-slim"
 INTERVAL_MS = 20.0
+BACK_AND_FORTH_NS = 500_000_000
+"""Nobody hands an address back that quickly."""
 READY_S = 20.0
 STOP_S = 15.0
 
@@ -36,30 +38,31 @@ class Reign:
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """What the witness saw: reigns in order, and the most owners that answered one question, or announced themselves
-    before the next."""
+    """What the witness saw: reigns in order, and the most owners there were at once."""
 
     reigns: tuple[Reign, ...]
     at_once: int
 
 
 def owners(records: Sequence[tuple[int, str, str]]) -> Owners:
-    """What the witness' records say. An answer belongs to the question before it. Who announces itself for the first
-    time takes over from whoever answered before; that one must not be heard again."""
+    """What the witness' records say. Two had the address at once when both answered one question, or when one shows
+    itself again shortly after another has taken over; a hand-over between two questions is neither."""
     reigns: list[Reign] = []
-    at_once, now, former = 0, set[str](), set[str]()
+    answered = set[str]()
+    at_once = 0
     for at, kind, hardware in sorted(records):
         if kind == witness.ASKED:
-            now, former = set(), set()
+            answered = set()
             continue
-        if kind == witness.ANNOUNCED and hardware not in now | former:
-            former, now = former | now, set()
-        now.add(hardware)
-        at_once = max(at_once, len(now))
+        if kind == witness.ANSWERED:
+            answered.add(hardware)
+        at_once = max(at_once, len(answered), 1)
         if reigns and reigns[-1].hardware == hardware:
             reigns[-1] = Reign(hardware, reigns[-1].start, at, reigns[-1].signs + 1)
-        else:
-            reigns.append(Reign(hardware, at, at, 1))
+            continue
+        if len(reigns) > 1 and reigns[-2].hardware == hardware and at - reigns[-1].start < BACK_AND_FORTH_NS:
+            at_once = max(at_once, 2)
+        reigns.append(Reign(hardware, at, at, 1))
     return Owners(tuple(reigns), at_once)
 
 
