@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import secrets
+import signal
 import statistics
 import sys
 import time
@@ -197,6 +198,9 @@ def repeat(what: str, count: int, runs: dict[str, Callable[[Tally], None]]) -> d
             tally = tallies[name]
             try:
                 run(tally)
+            except KeyboardInterrupt:
+                say(f"{what}: interrupted; what was measured so far is printed")
+                return tallies
             except (EgresslabError, RuntimeError) as error:
                 tally.failures.append(str(error).splitlines()[0])
                 say(f"{what} {number + 1}/{count} {name}: FAILED: {error}")
@@ -224,7 +228,9 @@ def measure_fault(bench: Bench, fault: str, repeats: int, peer: str | None) -> d
         others = {setting.name: tallies[setting.name] for setting in SETTINGS}
         found["peer"] = {"name": peer, **{name: tally.to_json() for name, tally in others.items()}}
         found["ratio_to_peer"] = {
-            name: round(statistics.median(ours.gaps) / statistics.median(tally.gaps), 3) if tally.gaps else None
+            name: round(statistics.median(ours.gaps) / statistics.median(tally.gaps), 3)
+            if tally.gaps and ours.gaps
+            else None
             for name, tally in others.items()
         }
     return found
@@ -240,6 +246,7 @@ def main() -> None:
     parser.add_argument("--lab", default="bench-failover")
     parser.add_argument("--keep", action="store_true", help="use a lab that is there, and leave it up")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pattern = Pattern(connections=options.connections, connection_interval_ms=200.0)
     environment = NetnsEnvironment(options.lab)
     try:
