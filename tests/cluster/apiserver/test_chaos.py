@@ -16,9 +16,11 @@ from typing import Any
 import kubernetes
 import psutil
 import pytest
+from kubernetes.client.exceptions import ApiException
 from kubernetes.informer import SharedInformer
 from kubernetes.leaderelection import electionconfig, leaderelection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from urllib3.exceptions import HTTPError
 
 from egresslab.api.connection import Api
 from egresslab.api.connection import connect as connect_api
@@ -192,7 +194,18 @@ def candidate(server: RunningServer, name: str, log: list[str], over: threading.
         def get(self, name: str, namespace: str) -> Any:
             if over.is_set():
                 raise SystemExit  # ends the candidate's thread; it has no other way out
-            return super().get(name, namespace)
+            try:
+                return super().get(name, namespace)
+            except HTTPError:  # nobody there: the client's own loop knows refusals alone, and would end
+                away = ApiException(status=503)
+                away.body = '{"code": 503}'
+                return False, away
+
+        def update(self, name: str, namespace: str, updated_record: Any) -> Any:
+            try:
+                return super().update(name, namespace, updated_record)
+            except HTTPError:
+                return False
 
     lock = Lock("lock", "default", name)
     led, lost = (lambda: log.append(f"{name} leads")), (lambda: log.append(f"{name} no longer"))
@@ -253,6 +266,7 @@ async def test_nothing_is_lost_and_nothing_seen_twice(tmp_path: Path) -> None:
             await settled(api, witnesses, informer, changed)
             after = psutil.Process(server.pid).memory_info().rss
 
+            assert all(thread.is_alive() for thread in candidates)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
