@@ -31,12 +31,14 @@ class PodName(NamedTuple):
 
 
 class SeenFlow(NamedTuple):
-    """An event with what was known when it arrived; `lost` events are missing between it and the one before."""
+    """An event with what was known when it arrived; `lost` events are missing between it and the one before, of which
+    `lost_flows` were openings and closings."""
 
     event: FlowEvent
     pod: PodName | None
     gateway: str | None
     lost: int = 0
+    lost_flows: int = 0
 
 
 class EventSource(Protocol):
@@ -51,6 +53,10 @@ class EventSource(Protocol):
     def lost(self) -> int:
         """Records that did not fit, since the map was made."""
 
+    @property
+    def lost_flows(self) -> int:
+        """Openings and closings among them."""
+
 
 class Subscription:
     """Events for one listener, at most `capacity` waiting; `wake` is set when one arrives."""
@@ -58,7 +64,7 @@ class Subscription:
     def __init__(self, capacity: int, wake: asyncio.Event | None = None) -> None:
         self._waiting: deque[SeenFlow] = deque()
         self._capacity = capacity
-        self._lost = 0
+        self._lost = self._lost_flows = 0
         self._arrived = wake or asyncio.Event()
 
     def put(self, seen: SeenFlow) -> None:
@@ -66,6 +72,7 @@ class Subscription:
         if len(self._waiting) >= self._capacity:
             oldest = self._waiting.popleft()
             self._lost += 1 + oldest.lost
+            self._lost_flows += (oldest.event.event is not Event.DROPPED) + oldest.lost_flows
         self._waiting.append(seen)
         self._arrived.set()
 
@@ -85,8 +92,9 @@ class Subscription:
         """What waits now, perhaps nothing."""
         taken = [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
         if taken and self._lost:
-            taken[0] = taken[0]._replace(lost=taken[0].lost + self._lost)
-            self._lost = 0
+            first = taken[0]
+            taken[0] = first._replace(lost=first.lost + self._lost, lost_flows=first.lost_flows + self._lost_flows)
+            self._lost = self._lost_flows = 0
         return taken
 
 
@@ -105,7 +113,7 @@ class FlowStream:
         self._gateway_of = gateway_of
         self._kept: deque[SeenFlow] = deque(maxlen=kept)
         self._subscriptions: dict[Subscription, None] = {}
-        self._lost = source.lost
+        self._lost, self._lost_flows = source.lost, source.lost_flows
         self.told: Counter[Event] = Counter()
         """How many events were read."""
 
@@ -151,11 +159,14 @@ class FlowStream:
         """One turn: some of what waits in the kernel; how many."""
         lost = self._source.lost
         missing, self._lost = lost - self._lost, lost
+        lost_flows = self._source.lost_flows
+        missing_flows, self._lost_flows = lost_flows - self._lost_flows, lost_flows
 
         def take(event: FlowEvent) -> None:
-            nonlocal missing
-            seen = SeenFlow(event, self._pod_of(event.pod), self._gateway_of(event.slot), missing)
-            missing = 0
+            nonlocal missing, missing_flows
+            pod, gateway = self._pod_of(event.pod), self._gateway_of(event.slot)
+            seen = SeenFlow(event, pod, gateway, missing, missing_flows)
+            missing = missing_flows = 0
             self.told[event.event] += 1
             self._kept.append(seen)
             for subscription in self._subscriptions:
@@ -164,4 +175,5 @@ class FlowStream:
         count = self._source.read(take, AT_ONCE)
         # Without an event to carry it, the loss is told with the next one.
         self._lost -= missing
+        self._lost_flows -= missing_flows
         return count

@@ -208,8 +208,8 @@ class Link:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         kind, records = Kind.RECORDS, list[bytes]()
         for seen in events.take(AT_ONCE):
-            if seen.lost:
-                self._begun.clear()  # something is missing: everything again
+            if seen.lost_flows:
+                self._begun.clear()  # an opening or closing is missing: everything again
             lease = lease_of.get(seen.event.slot)
             if lease is None or seen.event.event is Event.DROPPED:
                 continue

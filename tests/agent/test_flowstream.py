@@ -43,7 +43,7 @@ class Ring:
     def __init__(self) -> None:
         self.fd, self._bell = os.pipe()
         self.waiting: list[FlowEvent] = []
-        self.lost = 0
+        self.lost = self.lost_flows = 0
 
     def tell(self, *events: FlowEvent) -> None:
         if not self.waiting:
@@ -86,12 +86,16 @@ async def test_a_slow_listener_loses_its_oldest_and_hears_how_many() -> None:
     with stream.subscribe(capacity=10) as slow, stream.subscribe(capacity=100) as quick:
         ring.tell(*map(event, range(15)))
         stream.read()
-        assert [(seen.event.pod_port, seen.lost) for seen in slow.take()] == [(5, 5), *((n, 0) for n in range(6, 15))]
+        taken = slow.take()
+        assert [(seen.event.pod_port, seen.lost) for seen in taken] == [(5, 5), *((n, 0) for n in range(6, 15))]
+        opened = sum(event(n).event is not Event.DROPPED for n in range(5))
+        assert taken[0].lost_flows == opened
         assert not any(seen.lost for seen in quick.take())
-        ring.lost = 7  # in the kernel, so everybody misses them
+        ring.lost, ring.lost_flows = 7, 2  # in the kernel, so everybody misses them
         ring.tell(event(20))
         stream.read()
-        assert [seen.lost for seen in slow.take()] == [seen.lost for seen in quick.take()] == [7]
+        heard = [[(seen.lost, seen.lost_flows) for seen in listener.take()] for listener in (slow, quick)]
+        assert heard == [[(7, 2)], [(7, 2)]]
 
 
 async def test_events_as_json_lines_past_and_to_come(tmp_path: Path) -> None:

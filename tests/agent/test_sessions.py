@@ -167,7 +167,7 @@ async def test_a_standby_that_was_away_or_missed_events_is_told_everything_again
         await b.start()
         await until("the missed record", lambda: flow(1).key in b.flows())
         a.nat.insert([flow(2)])
-        a.ring.lost += 1
+        a.ring.lost_flows += 1
         a.tell(Event.OPENED, flow(3))
         await until("what the kernel had no room to tell", lambda: flow(2).key in b.flows())
 
