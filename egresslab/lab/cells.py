@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nbformat import NotebookNode
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 EXERCISE, SOLUTION, CHECK, ABOUT = "exercise-", "solve-", "check-", "about-"
 """How the ids of the cells of an exercise begin; its name follows."""

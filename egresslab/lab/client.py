@@ -176,8 +176,12 @@ class Client:
 
         Raises `LabError` when it has not ended after `timeout_s` seconds; its own failure is in the exit code.
         """
+        return self.begin(namespace, pod, command).result(timeout_s)
+
+    def begin(self, namespace: str, pod: str, command: Sequence[str]) -> Running:
+        """Begin a command in a pod's default container, without input; its end may be waited for later."""
         container = self._default_container(namespace, pod)
-        return Running(self._client, namespace, pod, command, container=container, stdin=False).result(timeout_s)
+        return Running(self._client, namespace, pod, command, container=container, stdin=False)
 
     def start(self, namespace: str, pod: str, command: Sequence[str]) -> Running:
         """Start a command in a pod's default container, with an open standard input."""

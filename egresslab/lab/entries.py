@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -93,16 +94,26 @@ def listing(client: Client, node: str) -> list[Entry]:
 
     Raises `LabError` when no agent runs there or it cannot list.
     """
-    agent, pod = _agent_pod(client, node)
-    command = [*agent.command, "-o", "json"]
-    ended = client.exec(agent.namespace, pod, command, timeout_s=LIST_TIMEOUT_S)
-    if ended.exit_code:
-        raise LabError(
-            f"listing failed with exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}",
-            object=f"agent {pod} on {node}",
-            fix=f"kubectl -n {agent.namespace} logs {pod}",
-        )
-    return sorted(parse(node, ended.stdout), key=_order)
+    return listings(client, [node])
+
+
+def listings(client: Client, nodes: Sequence[str]) -> list[Entry]:
+    """The egress maps of several nodes, one after the other; all are asked at the same time. Errors as for one."""
+    asked = []
+    for node in nodes:
+        agent, pod = _agent_pod(client, node)
+        asked.append((node, agent, pod, client.begin(agent.namespace, pod, [*agent.command, "-o", "json"])))
+    found: list[Entry] = []
+    for node, agent, pod, running in asked:
+        ended = running.result(LIST_TIMEOUT_S)
+        if ended.exit_code:
+            raise LabError(
+                f"listing failed with exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}",
+                object=f"agent {pod} on {node}",
+                fix=f"kubectl -n {agent.namespace} logs {pod}",
+            )
+        found += sorted(parse(node, ended.stdout), key=_order)
+    return found
 
 
 def _order(entry: Entry) -> tuple[int, int, int, int]:

@@ -283,7 +283,7 @@ class Lab:
     def map_entries(self, node: str | None = None) -> entries.Entries:
         """The egress entries that the kernel of a node holds, or of every node."""
         names = [node] if node else [known.name for known in self.nodes]
-        return entries.Entries(entry for name in names for entry in entries.listing(self._client, name))
+        return entries.Entries(entries.listings(self._client, names))
 
     def capture(self, expression: str = "tcp", interface: str = "any", *, pod: str | None = None) -> Capture:
         """A packet capture outside, as a context manager; afterwards its `sources` are the addresses seen.

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbformat import NotebookNode, from_dict
-
 from egresslab.lab import cells, locations
 from egresslab.lab.display import Table
 from egresslab.lab.progress import Progress
@@ -74,6 +72,12 @@ class Difficulty:
         return {**{name: getattr(self, name) for name in self.__slots__}, "failed_first": round(self.failed_first, 3)}
 
 
+class _Node(dict[str, Any]):
+    """A piece of a notebook with its fields as attributes, as nbformat has it, which takes a second to import."""
+
+    __getattr__ = dict.__getitem__
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a chapter has to be done: its checks' ids and its exercises' names."""
@@ -86,7 +90,7 @@ class Contents:
 
 def contents(path: Path) -> Contents:
     """Read a chapter's notebook; quick, so that a notebook may ask for it."""
-    notebook: NotebookNode = from_dict(json.loads(path.read_text()))
+    notebook: Any = json.loads(path.read_text(), object_hook=_Node)
     for cell in notebook.cells:
         cell.source = "".join(cell.source)  # on disk the source is a list of lines
     ids = dict.fromkeys(id for cell in cells.code(notebook) for id in cells.first_arguments(cell, "check"))

@@ -49,7 +49,7 @@ class Gallery:
     def effect(self, pod: Pod) -> Effect:
         """What the rows of every node do with a pod's packets."""
         known = self._lab.nodes
-        return effect.effect(pod, known, [row for node in known for row in entries.listing(self._client, node.name)])
+        return effect.effect(pod, known, entries.listings(self._client, [node.name for node in known]))
 
     def close(self) -> None:
         """Stop what is live."""
