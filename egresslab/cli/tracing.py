@@ -12,7 +12,7 @@ import typer
 
 from egresslab.cli.output import Output, write_data, write_table
 from egresslab.cli.transport import Transport
-from egresslab.datapath.tracing import Trace, trace
+from egresslab.datapath.tracing import Trace, at, trace
 from egresslab.datapath.values import IPAddress, Protocol
 from egresslab.errors import DatapathError
 
@@ -58,7 +58,7 @@ def as_data(found: Trace) -> dict[str, object]:
 def _print_table(found: Trace) -> None:
     flow = "the next packet of a flow that is there" if found.existing else "the first packet of a flow"
     typer.echo(
-        f"{found.protocol.name} {found.source}:{found.source_port} -> {found.destination}:{found.port}, {flow},"
+        f"{found.protocol.name} {at(found.source, found.source_port)} -> {at(found.destination, found.port)}, {flow},"
         f" through {found.program.name.lower()}\n"
     )
     write_table(("LOOKUP", "KEY", "FOUND"), [(step.lookup, step.key, step.found) for step in found.steps])

@@ -130,6 +130,11 @@ def trace(
         )
 
 
+def at(address: IPAddress, port: int) -> str:
+    """Address and port as one word (RFC 5952, section 6)."""
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+
+
 def _flow_key(
     maps: PinnedMaps, pod: IPAddress, destination: IPAddress, protocol: Protocol, port: int, source_port: int | None
 ) -> FlowKey:
@@ -169,7 +174,7 @@ def _steps(maps: PinnedMaps, key: FlowKey, flow: Flow | None) -> Iterator[Step]:
         where = f"link {_link(endpoint.ifindex)}" if endpoint.ifindex else f"on node {endpoint.node}"
         ready = ("; ready" if endpoint.ready else "; not ready") if endpoint.ifindex else ""
         yield Step("endpoints", str(key.local), where + ready)
-    tuple_ = f"{key.protocol.name} {key.local}:{key.local_port} {key.remote}:{key.remote_port}"
+    tuple_ = f"{key.protocol.name} {at(key.local, key.local_port)} {at(key.remote, key.remote_port)}"
     yield Step("nat", tuple_, NONE_FOUND if flow is None else _flow_words(flow))
     entry = _longest_entry(maps, key)
     if entry is None:
@@ -213,7 +218,7 @@ def _slot_words(slot: GatewaySlot) -> str:
 
 def _flow_words(flow: Flow) -> str:
     words = f"{flow.kind.name}, slot {flow.slot}"
-    return words if flow.address is None else f"{words}, as {flow.address}:{flow.port}"
+    return words if flow.address is None else f"{words}, as {at(flow.address, flow.port)}"
 
 
 def _longest_entry(maps: PinnedMaps, key: FlowKey) -> PolicyEntry | None:
@@ -266,10 +271,10 @@ def _next(maps: PinnedMaps, program: Program, reason: Reason, number: int | None
             f"through the tunnel to {gateway}, whose from_overlay translates it to the egress address and sends it out;"
             " the same command in that node's agent shows how"
         )
-    if reason is Reason.TRANSLATED and opened is not None:
+    if reason is Reason.TRANSLATED and opened is not None and opened.address is not None:
         way = f"link {_link(slot.ifindex)}" if slot is not None and slot.ifindex else "the routing table's way"
         back = "to the pod" if program is Program.FROM_POD else f"through the tunnel to {opened.node}"
-        return f"out by {way}; outside sees {opened.address}:{opened.port}; replies go back {back}"
+        return f"out by {way}; outside sees {at(opened.address, opened.port)}; replies go back {back}"
     if reason in (Reason.TOO_BIG, Reason.TIME_EXCEEDED, Reason.RESET):
         return "an answer to the pod; the packet itself goes no further"
     if reason.dropped:

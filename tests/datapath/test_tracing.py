@@ -100,7 +100,7 @@ async def test_a_steered_packet_is_followed_to_its_gateway_and_out(
     egress = gateway.public_v4 if version == 4 else gateway.public_v6
     assert changes(there) == {"source": (str(address), str(egress)), "hop limit": ("64", "63")}
     assert there["next"] == (
-        f"out by link eth1 ({gateway.links['eth1']}); outside sees {egress}:40000;"
+        f"out by link eth1 ({gateway.links['eth1']}); outside sees {egress if version == 4 else f'[{egress}]'}:40000;"
         f" replies go back through the tunnel to {pod.node.v4}"
     )
 
