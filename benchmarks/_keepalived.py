@@ -23,7 +23,8 @@ PACKAGES = ("keepalived", "conntrackd")
 INNER, OUTER = "192.168.60.243", "172.18.18.243"
 TABLE = "egresslab_peer"
 UPSTREAM = "172.18.18.1"
-READY_S = 20.0
+READY_S = 30.0
+INSTANCES = 2
 END_S = 10.0
 
 
@@ -102,7 +103,17 @@ class Keepalived:
         config.write_text(self._keepalived(member, notify))
         self._daemon(member, "conntrackd", "-C", str(control))
         pids = [f"--{what}={directory}/{node}.{what}" for what in ("pid", "vrrp_pid")]
-        self._daemon(member, "keepalived", "--dont-fork", "--vrrp", "--no-syslog", "--use-file", str(config), *pids)
+        self._daemon(
+            member,
+            "keepalived",
+            "--dont-fork",
+            "--vrrp",
+            "--no-syslog",
+            "--log-console",
+            "--use-file",
+            str(config),
+            *pids,
+        )
 
     def _daemon(self, member: Member, *command: str) -> None:
         namespace = self._paths.namespace_file(member.node)
@@ -180,9 +191,10 @@ class Keepalived:
         """
 
     def _wait_master(self) -> None:
-        """Until the first is master and the other is not."""
+        """Until the first is master, and the other says that it is not."""
         deadline = time.monotonic() + READY_S
-        while self.owner() != self.members[0].node:
+        standby = self._directory / f"{self.members[1].node}.keepalived.log"
+        while self.owner() != self.members[0].node or standby.read_text().count("Entering BACKUP STATE") < INSTANCES:
             for member in self.members:
                 for daemon in member.daemons:
                     if daemon.poll() is not None:
@@ -190,7 +202,7 @@ class Keepalived:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no master within {READY_S:g} s\n{self._logs()}")
             time.sleep(0.1)
-        # The other one's daemon has to see the first advertisements, and the tables have to be in step.
+        # The standby has to hear the first advertisements.
         time.sleep(3 * self._setting.advertisement_s)
 
     def _logs(self) -> str:

@@ -19,18 +19,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from _keepalived import OUTER, SETTINGS, Keepalived, Setting
 
-from egresslab.api.resources import NAMESPACES, NODES
+from egresslab.api.resources import NAMESPACES, NODES, PODS
 from egresslab.environments.base import Fault, FaultKind, Silent
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.errors import EgresslabError
 from egresslab.lab import nodes, waits
 from egresslab.lab.client import Client
-from egresslab.lab.drills.breakages import Mode, agent_back
+from egresslab.lab.drills.breakages import AGENT_LABEL, SYSTEM, Mode
 from egresslab.lab.drills.drill import Drill, Kind, Plan, measure
 from egresslab.lab.drills.result import Measured
 from egresslab.lab.drills.scene import Addressing
@@ -59,6 +60,7 @@ ROWS = {
     "only-gateway": Row({"mode": Mode.CRASH, "candidates": 1}, None, None),
 }
 NODES_BACK_S = 60.0
+AGENTS_BACK_S = 180.0
 PAUSE_S = 1.0
 
 
@@ -136,9 +138,12 @@ class Bench:
     def __init__(self, environment: NetnsEnvironment, client: Client, pattern: Pattern) -> None:
         self._environment, self._client, self._pattern = environment, client, pattern
         self._paths = LabPaths(environment.lab)
+        self._healed = ("", 0.0)
+        """The node that the peer crashed last, and when it was healed."""
 
     def drill(self, row: Row, tally: Tally) -> None:
         """One repeat of ours."""
+        self._wait_agents()
         plan = Plan(pattern=self._pattern, **row.plan)
         result = Drill(self._client, self._environment, plan, Silent()).run()
         tally.add(result.measured)
@@ -156,15 +161,15 @@ class Bench:
             sender = Sender(self._client, namespace, self._pattern, node=source, labels={"app": "peer"})
             sender.start(timeout_s=30)
             time.sleep(1.0)
-            since, settle = time.time_ns(), agent_back(self._client, first)
+            since = time.time_ns()
             try:
                 self._environment.break_(Fault(FaultKind.CRASH, first))
                 time.sleep(max(3.0, 6 * setting.advertisement_s))
                 measured = measure(sender.finish(), since)
             finally:
                 self._environment.heal(first)
+                self._healed = (first, time.time())
         self._wait_ready()
-        settle()
         if [str(seen.address) for seen in measured.sources] != [OUTER]:
             raise RuntimeError(f"the peer's traffic took another way: {measured.sources}")
         tally.add(measured)
@@ -182,6 +187,22 @@ class Bench:
                 return self._client.find(NAMESPACES, name) is None
 
             waits.wait_for(f"namespace {name} to be gone", gone, timeout_s=NODES_BACK_S)
+
+    def _wait_agents(self) -> None:
+        """The peer has no use for our agents and does not wait for them; whoever needs them does."""
+        node, since = self._healed
+
+        def back() -> bool:
+            for body in self._client.list(PODS, SYSTEM, labelSelector=AGENT_LABEL):
+                running = [status["state"].get("running") for status in body["status"]["containerStatuses"]]
+                if not nodes.ready(body) or None in running:
+                    return False
+                begun = min(datetime.fromisoformat(state["startedAt"]).timestamp() for state in running)
+                if body["spec"]["nodeName"] == node and begun < int(since):
+                    return False
+            return True
+
+        waits.wait_for("every agent to be back", back, timeout_s=AGENTS_BACK_S)
 
     def _wait_ready(self) -> None:
         def ready() -> bool:
