@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
@@ -187,3 +187,15 @@ async def test_ports_run_out_with_a_reason(rig: Rig, bench: Bench) -> None:
     assert reasons == [Reason.TRANSLATED] * 8 + [Reason.NO_FREE_PORT]
     replies = [flow.key.local_port for flow in gateway.datapath.nat.items() if flow.kind is FlowKind.REPLY]
     assert sorted(replies) == list(range(50_000, 50_008))
+
+
+async def test_the_tunnels_port_is_given_to_nobody(rig: Rig, bench: Bench) -> None:
+    """A pod may speak from UDP port 8472; outside sees another one, or its answers would be taken for the tunnel's."""
+    gateway = rig.nodes["gateway"]
+    pod = gateway.pods[0]
+    rig.select(pod, "0.0.0.0/0", gateway="gateway")
+    frame = bytes(Ether(**MACS, type=0x0800) / IP(src=str(pod.v4), dst=str(EXTERNAL)) / UDP(sport=8472, dport=53))
+    outcome, reason = bench.run(POD, frame, pod.ifindex)
+    assert reason is Reason.TRANSLATED
+    assert Ether(outcome.frame)[UDP].sport != 8472
+    assert checksums_are_right(outcome.frame)
