@@ -31,7 +31,8 @@ static __always_inline void lease_count(struct lease *lease, const __u64 *epochs
 #pragma clang loop unroll(disable)
 		for (int j = 0; j < VOTERS; j++)
 			agree += equal(epochs[i], epochs[j]) & at_least(untils[j], untils[i]);
-		if (agree < quorum || epochs[i] < lease->epoch)
+		/* Epoch 0 is nobody's: places without a voter have it. */
+		if (agree < quorum || !epochs[i] || epochs[i] < lease->epoch)
 			continue;
 		if (epochs[i] > lease->epoch || untils[i] > lease->holds_until) {
 			lease->epoch = epochs[i];

@@ -195,15 +195,15 @@ def test_an_event_is_one_object_in_two_groups(client: Any, namespace: str) -> No
 
 
 def test_the_dynamic_client_finds_custom_kinds(dynamic: Any) -> None:
-    kind = dynamic.resources.get(api_version="egresslab.dev/v1alpha1", kind="Fault")
-    made = kind.create({"kind": "Fault", "metadata": {"name": "f"}, "spec": {"type": "Crash", "target": "lab-worker"}})
+    kind = dynamic.resources.get(api_version="egresslab.dev/v1alpha1", kind="EgressGateway")
+    made = kind.create({"kind": "EgressGateway", "metadata": {"name": "g"}, "spec": {"nodeSelector": {}}})
     assert made.metadata.generation == 1
     changed = kind.status.patch(
-        {"metadata": {"name": "f"}, "status": {"phase": "Active"}}, content_type="application/merge-patch+json"
+        {"metadata": {"name": "g"}, "status": {"readyNodes": 2}}, content_type="application/merge-patch+json"
     )
-    assert (changed.status.phase, changed.metadata.generation) == ("Active", 1)
+    assert (changed.status.readyNodes, changed.metadata.generation) == (2, 1)
     changed = kind.patch(
-        {"metadata": {"name": "f"}, "spec": {"type": "Kill"}}, content_type="application/merge-patch+json"
+        {"metadata": {"name": "g"}, "spec": {"mode": "Spread"}}, content_type="application/merge-patch+json"
     )
     assert changed.metadata.generation == 2
-    kind.delete(name="f")
+    kind.delete(name="g")

@@ -55,18 +55,15 @@ def test_unknown_image_says_what_to_do_and_can_be_mended(cluster: Cluster) -> No
 
 
 def test_mistakes_in_a_pod_are_named(cluster: Cluster) -> None:
-    """A missing ConfigMap, a program that does not exist, a volume of a type there is not."""
+    """A missing ConfigMap, and a program that does not exist."""
     env = [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "absent", "key": "x"}}}]
     cluster.apply(pod("config", "sleep", "1", container={"env": env}), pod("program", "no-such-program"))
-    claim = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
-    cluster.apply(pod("disk", "sleep", "1", volumes=[claim]))
     until(lambda: _waiting(cluster, "config")["reason"] == "CreateContainerConfigError", "the missing ConfigMap")
     assert 'configmap "absent" not found' in _waiting(cluster, "config")["message"]
     until(lambda: _container(cluster, "program").get("lastState"), "the missing program")
     terminated = _container(cluster, "program")["lastState"]["terminated"]
     assert terminated["reason"] == "StartError" and "no-such-program" in terminated["message"]
-    until(lambda: "persistentVolumeClaim" in str(cluster.events("disk")), "the volume")
-    for name in ("config", "program", "disk"):
+    for name in ("config", "program"):
         cluster.delete(name)
 
 
