@@ -33,6 +33,7 @@ from egresslab.lab import nodes, waits
 from egresslab.lab.client import Client
 from egresslab.lab.drills.breakages import AGENT_LABEL, SYSTEM, Mode
 from egresslab.lab.drills.drill import Drill, Kind, Plan, measure
+from egresslab.lab.drills.interrupts import uninterrupted
 from egresslab.lab.drills.result import Measured
 from egresslab.lab.drills.scene import Addressing
 from egresslab.lab.drills.sender import Pattern, Sender
@@ -167,7 +168,8 @@ class Bench:
                 time.sleep(max(3.0, 6 * setting.advertisement_s))
                 measured = measure(sender.finish(), since)
             finally:
-                self._environment.heal(first)
+                with uninterrupted():
+                    self._environment.heal(first)
                 self._healed = (first, time.time())
         self._wait_ready()
         if [str(seen.address) for seen in measured.sources] != [OUTER]:
