@@ -30,11 +30,17 @@ def write(directory: Path, name: str, cells: list[str], tags: list[str]) -> Path
 
 
 async def execute(
-    directory: Path, name: str, cells: list[str], *, tags: list[str] | None = None, timeout_s: float = 60.0
+    directory: Path,
+    name: str,
+    cells: list[str],
+    *,
+    tags: list[str] | None = None,
+    timeout_s: float = 60.0,
+    cell_timeout_s: int = 3,
 ) -> tuple[child.Ended, Judgement, list[Step]]:
     steps: list[Step] = []
     executed = directory / f"{name}-executed.ipynb"
-    job = Job(write(directory, name, cells, tags or []), executed, {}, cell_timeout_s=3)
+    job = Job(write(directory, name, cells, tags or []), executed, {}, cell_timeout_s=cell_timeout_s)
     ended = await child.execute(
         job, timeout_s=timeout_s, log=directory / f"{name}.log", environment={}, on_step=steps.append
     )
@@ -95,8 +101,9 @@ async def test_when_time_is_up_the_whole_family_ends(tmp_path: Path) -> None:
     ended, _, _ = await execute(
         tmp_path,
         "late",
-        [HANGING.format(str(marker)), "import time; time.sleep(2.5)", "time.sleep(600)"],
-        timeout_s=12.0,
+        [HANGING.format(str(marker)), "import time; time.sleep(600)"],
+        timeout_s=10.0,
+        cell_timeout_s=60,
     )
     assert ended.exit_code is None
     assert not runs(int(marker.read_text()))
