@@ -16,6 +16,7 @@ import termios
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from egresslab.cluster.node import kernel
 from egresslab.cluster.node.containers import Container, Record
@@ -128,7 +129,8 @@ def _terminal(record: Record) -> tuple[int, int]:
     """Master and slave of a new terminal of the container's own devpts."""
     assert record.init is not None
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
-    master = os.open(f"/proc/{record.init.pid}/root/dev/pts/ptmx", flags)
+    root = Path("/proc", str(record.init.pid), "root")
+    master = os.open(root / "dev" / "pts" / "ptmx", flags)
     try:
         fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
         return master, fcntl.ioctl(master, TIOCGPTPEER, flags)
