@@ -276,7 +276,7 @@ class Agent:
     async def _expire_flows(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_PERIOD_S)
-            for _ in self._datapath.nat.expire_in_steps():
+            for _ in self._datapath.nat.expire():
                 await asyncio.sleep(0)
 
     async def _admit(self, sandbox: Sandbox) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +63,7 @@ class EventRecorder:
         self._host = host
         self._queue: asyncio.Queue[tuple[_Happening, str]] = asyncio.Queue(BACKLOG)
         self._counts: OrderedDict[str, int] = OrderedDict()
+        self._begun = time.time_ns()
 
     def record(self, obj: Object, type: EventType, reason: str, message: str, *, field_path: str | None = None) -> None:
         """Note that `reason` happened to `obj`; `field_path` such as `spec.containers{web}` narrows it down."""
@@ -93,25 +95,23 @@ class EventRecorder:
 
     async def _send(self, happening: _Happening, moment: str) -> None:
         name = self._name(happening)
-        known = self._counts.get(name)
-        if known is None:
-            known = await self._create(name, happening, moment)
-        if known is not None:
-            change: Object = {"count": known + 1, "lastTimestamp": moment}
+        count = self._counts.get(name, 0) + 1
+        if count > 1:
+            change: Object = {"count": count, "lastTimestamp": moment}
             try:
                 await self._api.patch(EVENTS, name, change, happening.namespace)
-                known += 1
             except ApiError as error:
                 if error.status != 404:
                     raise
-                known = await self._create(name, happening, moment)
-        self._counts[name] = known or 1
+                count = 1
+        if count == 1:
+            await self._create(name, happening, moment)
+        self._counts[name] = count
         self._counts.move_to_end(name)
         while len(self._counts) > REMEMBERED:
             self._counts.popitem(last=False)
 
-    async def _create(self, name: str, happening: _Happening, moment: str) -> int | None:
-        """None when made new, else the count of the one that an earlier life of this process has left."""
+    async def _create(self, name: str, happening: _Happening, moment: str) -> None:
         source = {"component": self._component} | ({"host": self._host} if self._host else {})
         event: Object = {
             "apiVersion": "v1",
@@ -128,17 +128,11 @@ class EventRecorder:
             "reportingComponent": self._component,
             "reportingInstance": self._host,
         }
-        try:
-            await self._api.create(EVENTS, event, happening.namespace)
-        except ApiError as error:
-            if error.status == 409 and error.reason == "AlreadyExists":
-                existing = await self._api.get(EVENTS, name, happening.namespace)
-                return int(existing.get("count") or 1)
-            raise
-        return None
+        await self._api.create(EVENTS, event, happening.namespace)
 
     def _name(self, happening: _Happening) -> str:
-        """The same happening has the same name, so that a restarted component counts on instead of repeating."""
-        identity = repr((happening, self._component, self._host)).encode()
+        """The same happening has the same name while this recorder lives. Another life counts anew, as in Kubernetes:
+        a kubelet may create and patch events, and read none."""
+        identity = repr((happening, self._component, self._host, self._begun)).encode()
         digest = hashlib.blake2b(identity, digest_size=8).hexdigest()
         return f"{dict(happening.regarding)['name'][:200]}.{digest}"

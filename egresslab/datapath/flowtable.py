@@ -102,15 +102,11 @@ class FlowTable:
         kinds = (FlowKind.STEERED, FlowKind.TRANSLATED, FlowKind.REPLY)
         return self.delete([flow.key for flow in self.items() if flow.slot == slot and flow.kind in kinds])
 
-    def expire(self, now_ns: int | None = None) -> tuple[Flow, ...]:
+    def expire(self, now_ns: int | None = None) -> Iterator[list[Flow]]:
         """Remove flows that outlived their lifetime, and reply halves without a flow; what was removed (no halves).
 
-        `now_ns` is CLOCK_MONOTONIC. Run every ten seconds or so; a flow that speaks while this runs is only decided
-        again."""
-        return tuple(flow for gone in self.expire_in_steps(now_ns) for flow in gone)
-
-    def expire_in_steps(self, now_ns: int | None = None) -> Iterator[list[Flow]]:
-        """The same a few milliseconds at a time, for a caller that has other things to do in between."""
+        Each step takes a few milliseconds, for a caller that has other things to do in between. `now_ns` is
+        CLOCK_MONOTONIC. Run every ten seconds or so; a flow that speaks while this runs is only decided again."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if now_ns is None else now_ns
         shortest = min(astuple(self._lifetimes)) * SECOND
         for version, table in self._tables.items():

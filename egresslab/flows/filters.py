@@ -14,7 +14,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from egresslab.errors import ClusterError
-from egresslab.flows.flow import Flow, IPAddress, Lost, Side, Told
+from egresslab.flows.flow import Flow, IPAddress, Side
 
 IPNetwork = IPv4Network | IPv6Network
 DEFAULT_NAMESPACE = "default"
@@ -76,10 +76,6 @@ class Filter:
             and (not self.to_ips or _inside(flow.destination, self._to_networks))
             and (not self.snat_ips or _inside(flow.egress, self._snat_networks))
         )
-
-    def keeps(self, told: Told) -> bool:
-        """`matches`; gaps are kept wherever their node is wanted, since nobody knows what was in them."""
-        return _like(told.node, self.nodes) if isinstance(told, Lost) else self.matches(told)
 
     def wants_node(self, node: str) -> bool:
         """Whether anything that this node tells may be wanted."""

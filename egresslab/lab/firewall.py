@@ -90,11 +90,6 @@ class Firewall:
         self._put(data)
         print(f"The firewall outside lets in: {', '.join(listed) or 'nobody'}")
 
-    def off(self) -> None:
-        """Let everybody in."""
-        self._put({})
-        print("The firewall outside lets everybody in.")
-
     def allowed(self) -> tuple[IPNetwork, ...] | None:
         """Who may come in; None when everybody may."""
         configmap = self._client.find(CONFIGMAPS, NAME, NAMESPACE) or {}

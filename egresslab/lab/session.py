@@ -312,11 +312,6 @@ class Lab:
 
     # Checks
 
-    @property
-    def solving(self) -> bool:
-        """Whether solutions are to be applied (mode `solve`)."""
-        return self._grader.mode is Mode.SOLVE
-
     def check(self, id: str, **subject: Any) -> Verdict:
         """Check a claim and show the verdict; in mode `solve` anything but a pass raises `LabError`."""
         return self._grader.check(id, **subject)

@@ -34,6 +34,7 @@ from egresslab.policy.engine import Settings
 from egresslab.policy.entries import Change, Changes, Delete, Problem, Refuse, Upsert
 from egresslab.policy.inventory import ActiveChoice, Kind, ref_of
 from egresslab.policy.model import Dialect, GroupKey
+from egresslab.policy.objects import ref_of_object
 from egresslab.policy.standby import standby_groups
 
 AGENT_LABEL = "app.kubernetes.io/name=egresslab-agent"
@@ -49,7 +50,7 @@ class Operator:
         self._agents = Reflector(api, PODS, lambda change: self._wake_all(), label_selector=AGENT_LABEL)
         self._observer = Observer(self._targets, self._observed, agent_port)
         self._registrar = Registrar(api, self._ballot, lambda: self._observer.wake.set())
-        self._problems = ProblemReports(api, self._problems_by_subject)
+        self._problems = ProblemReports(api, self._problems_by_object)
         self._gateways = GatewayReports(api, self._watched)
         self._policies = PolicyReports(api, self._situation)
         if metrics is not None:
@@ -166,13 +167,13 @@ class Operator:
         engine = self._view.engine
         return Situation(engine, engine.problems(), objects, self._ready_agents())
 
-    def _problems_by_subject(self) -> dict[Problem, Object]:
-        """What is wrong now, with the policy or gateway concerned, which problems name as `Kind/name`."""
-        subjects = {
-            f"{obj['kind']}/{obj['metadata']['name']}": obj
+    def _problems_by_object(self) -> dict[Problem, Object]:
+        """What is wrong now, with the policy or gateway concerned."""
+        objects = {
+            ref_of_object(obj): obj
             for resource, objects in self._view.objects.items()
             if resource.group in POLICY_GROUPS
             for obj in objects
         }
         found = self._view.engine.problems()
-        return {problem: subjects[problem.subject] for problem in found if problem.subject in subjects}
+        return {problem: objects[problem.ref] for problem in found if problem.ref in objects}

@@ -17,6 +17,7 @@ from egresslab.operator.conditions import Condition, Truth
 from egresslab.operator.statuses import Statuses
 from egresslab.policy.engine import Engine
 from egresslab.policy.entries import Problem, Reason
+from egresslab.policy.inventory import ref_of_key
 from egresslab.policy.model import Dialect, PolicyKey
 from egresslab.policy.usage import Usage, usage
 
@@ -70,9 +71,10 @@ class PolicyReports:
         now = self._look_at()
         found = usage(now.engine) if now.objects else {}
         for obj in now.objects:
-            own = found.get(PolicyKey(Dialect.EGRESSLAB, obj["metadata"]["name"]), Usage())
+            key = PolicyKey(Dialect.EGRESSLAB, obj["metadata"]["name"])
+            own = found.get(key, Usage())
             fields = {"pods": own.pods, "entries": own.entries}
-            told = [p for p in now.problems if p.subject == f"EgressGatewayPolicy/{obj['metadata']['name']}"]
+            told = [p for p in now.problems if p.ref == ref_of_key(key)]
             full = [p for p in now.problems if p.reason is Reason.MAP_FULL]
             conditions = policy_conditions(own, told, full, now.ready_agents)
             await self._statuses.write(EGRESSLAB_POLICIES, obj, fields, conditions)

@@ -48,10 +48,10 @@ class ProblemReports:
             if problem not in self._said:
                 await write_event(self._api, obj, Kind.WARNING, problem.reason, problem.message)
                 self._said[problem] = obj
-        still_wrong = {problem.subject for problem in wanted}
+        still_wrong = {problem.ref for problem in wanted}
         for problem, obj in list(self._said.items()):
             if problem not in wanted:
-                if problem.subject not in still_wrong:
+                if problem.ref not in still_wrong:
                     message = f"no longer: {problem.reason}: {problem.message}"
                     await write_event(self._api, obj, Kind.NORMAL, "Resolved", message)
                 del self._said[problem]

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from egresslab.policy.entries import Problem, Reason, Refuse
 from egresslab.policy.groups import GroupState, group_problem
-from egresslab.policy.model import FailMode, GroupKey, Network
+from egresslab.policy.inventory import ref_of_key
+from egresslab.policy.model import FailMode, GroupKey, Network, PolicyKey
 from egresslab.policy.profiles import Contest, Profile, Row
 from egresslab.policy.registry import Registry
 from egresslab.policy.settings import Settings
@@ -20,15 +21,15 @@ def find_problems(
     settings: Settings,
 ) -> list[Problem]:
     """All problems, sorted by subject."""
-    found = {Problem(refusal.subject, Reason.REFUSED, refusal.reason) for refusal in refused}
+    found = {Problem(refusal.subject, Reason.REFUSED, refusal.reason, refusal.ref) for refusal in refused}
     for policy in registry.policies.values():
-        found.update(_policy_problems(str(policy.policy.key), policy.group, policy.policy.fail_mode))
-        found.update(_family_problems(str(policy.policy.key), policy.group, [c.network for c in policy.destinations]))
+        found.update(_policy_problems(policy.policy.key, policy.group, policy.policy.fail_mode))
+        found.update(_family_problems(policy.policy.key, policy.group, [c.network for c in policy.destinations]))
     for group in registry.groups.values():
         if isinstance(group.key, GroupKey) and group.group is not None:
             problem = group_problem(group)
             if problem is not None:
-                found.add(Problem(str(group.key), *problem))
+                found.add(about(group.key, *problem))
     for profile in profiles:
         for contest in profile.contests:
             found.update(contest_problems(contest))
@@ -40,7 +41,12 @@ def find_problems(
     return sorted(found)
 
 
-def _policy_problems(subject: str, group: GroupState, mode: FailMode) -> Iterable[Problem]:
+def about(key: PolicyKey | GroupKey, reason: Reason, message: str) -> Problem:
+    """A problem of the policy or gateway of that identity."""
+    return Problem(str(key), reason, message, ref_of_key(key))
+
+
+def _policy_problems(key: PolicyKey, group: GroupState, mode: FailMode) -> Iterable[Problem]:
     problem = group_problem(group)
     if problem is not None:
         reason, message = problem
@@ -48,10 +54,10 @@ def _policy_problems(subject: str, group: GroupState, mode: FailMode) -> Iterabl
             message = (
                 message.replace(": its traffic is dropped", "") + ": its traffic leaves untranslated (failMode Open)"
             )
-        yield Problem(subject, reason, message)
+        yield about(key, reason, message)
 
 
-def _family_problems(subject: str, group: GroupState, networks: list[Network]) -> Iterable[Problem]:
+def _family_problems(key: PolicyKey, group: GroupState, networks: list[Network]) -> Iterable[Problem]:
     """Where each family stands alone: destinations of a family for which the gateway has no source."""
     if group.group is None or group.group.families is not None:
         return
@@ -63,7 +69,7 @@ def _family_problems(subject: str, group: GroupState, networks: list[Network]) -
         for version, address in ((4, source.source_v4), (6, source.source_v6)):
             if version in versions and address is None:
                 message = f"gateway {gateway.node} has no IPv{version} source: IPv{version} destinations are dropped"
-                yield Problem(subject, Reason.FAMILY_MISSING, message)
+                yield about(key, Reason.FAMILY_MISSING, message)
 
 
 def contest_problems(contest: Contest) -> Iterable[Problem]:
@@ -74,14 +80,12 @@ def contest_problems(contest: Contest) -> Iterable[Problem]:
     first, second = winner.state.policy.key, loser.state.policy.key
     if first == second:
         message = f"{loser.written} is both a destination and excluded; the exclusion counts"
-        yield Problem(str(first), Reason.CONFLICT, message)
+        yield about(first, Reason.CONFLICT, message)
         return
-    yield Problem(
-        str(first), Reason.CONFLICT, f"{winner.written} is also claimed by {second} with another outcome; this one wins"
+    yield about(
+        first, Reason.CONFLICT, f"{winner.written} is also claimed by {second} with another outcome; this one wins"
     )
-    yield Problem(
-        str(second), Reason.CONFLICT, f"{loser.written} is also claimed by {first} with another outcome, which wins"
-    )
+    yield about(second, Reason.CONFLICT, f"{loser.written} is also claimed by {first} with another outcome, which wins")
 
 
 def same_outcome(one: Row, other: Row) -> bool:

@@ -131,11 +131,15 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong with a policy or gateway, in words for an Event or a condition's message."""
+    """One thing wrong with a policy or gateway, in words for an Event or a condition's message.
+
+    `subject` is its `Kind/name` for people, which two dialects may share; `ref` tells them apart. None: no object.
+    """
 
     subject: str
     reason: Reason
     message: str
+    ref: Ref | None = None
 
 
 @dataclass(frozen=True, slots=True)

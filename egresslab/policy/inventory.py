@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import NamedTuple
 
-from egresslab.policy.model import Address, EgressPolicy, GatewayGroup, GroupKey, Network
+from egresslab.policy.model import Address, EgressPolicy, GatewayGroup, GroupKey, Network, PolicyKey
 
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 INTERFACES_ANNOTATION = "egresslab.dev/interfaces"
@@ -185,9 +185,14 @@ Value = Pod | Namespace | Node | NodeHealth | ActiveChoice | DomainAnswer | Egre
 def ref_of(value: Value) -> Ref:
     """Identity of any value; a gateway group written inside a policy has none and raises `ValueError`."""
     if isinstance(value, EgressPolicy):
-        return Ref(Kind.POLICY, f"{value.key.dialect}/{value.key.name}")
+        return ref_of_key(value.key)
     if isinstance(value, GatewayGroup):
         if value.key is None:
             raise ValueError("a group inside a policy has no identity of its own")
-        return Ref(Kind.GROUP, f"{value.key.dialect}/{value.key.name}")
+        return ref_of_key(value.key)
     return value.ref
+
+
+def ref_of_key(key: PolicyKey | GroupKey) -> Ref:
+    """Identity of the policy or gateway with that key."""
+    return Ref(Kind.POLICY if isinstance(key, PolicyKey) else Kind.GROUP, f"{key.dialect}/{key.name}")

@@ -68,6 +68,8 @@ async def test_the_last_wanted_events_of_one_agent(tmp_path: Path) -> None:
         assert [each.time_ns // SECOND for each in seen] == [3, 4, 5]
         assert seen[1] == Lost(4 * SECOND, DROPPED.node, 9), "a gap is told though its event is not wanted"
         assert isinstance(seen[0], Flow) and seen[0].names == ("ifconfig.me", "ipv4.ifconfig.me")
+        elsewhere = Observer(tmp_path / "s", Filter(nodes=("nobody",)), DestinationNames(ask))
+        assert await elsewhere.past(None) == [], "another node's gap is nobody's business"
         named = Observer(tmp_path / "s", Filter(fqdns=("*.me",)), DestinationNames(ask))
         assert len([each for each in await named.past(None) if isinstance(each, Flow)]) == 5
         assert await Observer(tmp_path / "s", Filter(fqdns=("*.com",)), DestinationNames(ask)).past(1) == [seen[1]]

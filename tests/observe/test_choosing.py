@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from egresslab.cli.observe import app
 from egresslab.errors import ClusterError
 from egresslab.flows.filters import OPTIONS, Filter, arguments
-from egresslab.flows.flow import SECOND, Event, Flow, Lost, Side, Verdict
+from egresslab.flows.flow import SECOND, Event, Flow, Side, Verdict
 from egresslab.flows.tail import read_arguments
 from egresslab.flows.times import moment
 
@@ -72,12 +72,6 @@ def test_dots_of_a_name_are_dots() -> None:
     other = replace(FLOW, names=("ifconfigxme",))
     assert not Filter(fqdns=("ifconfig.me",)).matches(other)
     assert not Filter(fqdns=("[",)).matches(other)
-
-
-def test_gaps_are_shown_whatever_is_asked_for_except_of_other_nodes() -> None:
-    gap = Lost(0, "lab-worker", 7)
-    assert Filter(pods=("nobody",), verdicts=("DROPPED",), since_ns=1).keeps(gap)
-    assert not Filter(nodes=("lab-worker2",)).keeps(gap)
 
 
 def test_an_address_that_is_none_is_refused_with_its_option() -> None:

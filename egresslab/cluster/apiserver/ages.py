@@ -13,11 +13,6 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def precisely_now() -> str:
-    """The present as a metav1.MicroTime."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def age(timestamp: str | None) -> str:
     """Time since an RFC 3339 timestamp, `<unknown>` without one."""
     if not timestamp:

@@ -10,6 +10,7 @@ import pytest
 from egresslab.policy.entries import Delete, Reason, Upsert
 from egresslab.policy.inventory import ActiveChoice, NodeHealth
 from egresslab.policy.model import Dialect, GroupKey
+from egresslab.policy.objects import ref_of_object
 from tests.unit.policy import build
 
 VERSION = "network.deckhouse.io/v1alpha1"
@@ -112,6 +113,17 @@ def test_a_policy_whose_gateway_does_not_exist_drops() -> None:
     told = build.engine(build.node("gw-a", 2), gateway(), policy(egressGatewayName="missing"), WEB)
     assert build.rows(told)[TO] == ("0.0.0.0", "0.0.0.0")
     assert [(p.subject, p.reason) for p in told.problems()] == [("EgressGatewayPolicy/p", Reason.NO_GATEWAY_OBJECT)]
+
+
+def test_a_problem_is_that_of_one_object_though_another_dialect_has_its_name() -> None:
+    told = build.engine(build.node("gw-a", 2), gateway(), policy(egressGatewayName="missing"), build.policy(), WEB)
+    here = ref_of_object(policy())
+    assert [(p.subject, p.ref) for p in told.problems() if p.reason is Reason.NO_GATEWAY_OBJECT] == [
+        ("EgressGatewayPolicy/p", ref_of_object(build.policy())),
+        ("EgressGatewayPolicy/p", here),
+    ]
+    told.apply(Delete(ref_of_object(build.policy())))
+    assert {p.ref for p in told.problems()} == {here}
 
 
 def test_deleting_the_gateway_drops_as_well() -> None:
