@@ -17,6 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from egresslab.agent.serving import serving
+
 PREFIX = "egresslab_"
 
 
@@ -89,10 +91,5 @@ async def serve_metrics(address: str, port: int, read: Read) -> AsyncIterator[No
 
     application = web.Application()
     application.router.add_get("/metrics", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, address, port, reuse_address=True).start()
-    try:
+    async with serving(application, (address, port)):
         yield
-    finally:
-        await runner.cleanup()

@@ -17,6 +17,7 @@ import orjson
 from aiohttp import web
 
 from egresslab.agent.flowstream import KEPT, FlowStream, SeenFlow
+from egresslab.agent.serving import serving
 from egresslab.datapath.values import Protocol
 
 SECOND = 1_000_000_000
@@ -50,17 +51,8 @@ async def serve_flows(socket: Path, node: str, stream: FlowStream) -> AsyncItera
     application = web.Application()
     application.router.add_get("/flows", answer)
     # A follower never ends by itself, so nobody waits for it when the agent stops; one that leaves is let go at once.
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    socket.parent.mkdir(parents=True, exist_ok=True)
-    socket.unlink(missing_ok=True)
-    await web.UnixSite(runner, str(socket)).start()
-    socket.chmod(0o600)
-    try:
+    async with serving(application, socket, shutdown_timeout=0.1, handler_cancellation=True):
         yield
-    finally:
-        await runner.cleanup()
-        socket.unlink(missing_ok=True)
 
 
 class WallClock:

@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
+from egresslab.agent.serving import serving
 from egresslab.errors import DatapathError
 
 logger = logging.getLogger(__name__)
@@ -75,17 +76,8 @@ async def serve_gate(socket: Path, on_add: Handler, on_del: Handler) -> AsyncIte
     application = web.Application()
     application.router.add_post("/cni/add", answering(on_add))
     application.router.add_post("/cni/del", answering(on_del))
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    socket.parent.mkdir(parents=True, exist_ok=True)
-    socket.unlink(missing_ok=True)
-    await web.UnixSite(runner, str(socket)).start()
-    socket.chmod(0o600)
-    try:
+    async with serving(application, socket):
         yield
-    finally:
-        await runner.cleanup()
-        socket.unlink(missing_ok=True)
 
 
 def install_plugin(directory: Path, socket: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from egresslab.agent.serving import serving
 from egresslab.voter.files import Report, dump
 
 logger = logging.getLogger(__name__)
@@ -47,13 +48,8 @@ async def serve_peers(address: IPv4Address, holds: Holds, report: Callable[[], R
     application = web.Application()
     application.router.add_get("/gateways", gateways)
     application.router.add_get("/pods/{uid}", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, str(address), PORT, reuse_address=True).start()
-    try:
+    async with serving(application, (str(address), PORT)):
         yield
-    finally:
-        await runner.cleanup()
 
 
 class Peers:
