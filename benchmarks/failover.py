@@ -50,6 +50,7 @@ class Row:
 
 ROWS = {
     "crash": Row({"mode": Mode.CRASH}, 300, 1000),
+    "power": Row({"mode": Mode.POWER}, 300, 1000),
     "agent-kill": Row({"mode": Mode.AGENT_KILL}, 0, 50),
     "link-cut": Row({"mode": Mode.LINK_CUT}, 300, 1000),
     "api-cut": Row({"mode": Mode.API_CUT}, 0, 50),
@@ -59,7 +60,9 @@ ROWS = {
     "planned": Row({"kind": Kind.MAINTENANCE}, 0, 50),
     "primary-ip": Row({"mode": Mode.CRASH, "addressing": Addressing.PRIMARY_IP}, 300, 1000),
     "only-gateway": Row({"mode": Mode.CRASH, "candidates": 1}, None, None),
+    "busy": Row({"mode": Mode.BUSY}, 0, 50),
 }
+"""`busy` is a run with every core busy, in which nothing may fail over; its length is `--busy-s`."""
 NODES_BACK_S = 60.0
 AGENTS_BACK_S = 180.0
 PAUSE_S = 1.0
@@ -84,6 +87,7 @@ class Tally:
     sources: list[str] = field(default_factory=list)
     strangers: int = 0
     owners: int = 0
+    moves: int = 0
     open_gaps: int = 0
     broken: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -102,6 +106,7 @@ class Tally:
         self.sources += [str(s.address) for s in measured.sources if str(s.address) not in self.sources]
         self.strangers += sum((measured.strangers or {}).values())
         self.owners = max(self.owners, measured.owners.at_once if measured.owners else 0)
+        self.moves += max(0, len(measured.owners.reigns) - 1) if measured.owners else 0
         self.open_gaps += measured.gap is not None and not measured.gap.closed
 
     def to_json(self) -> dict[str, Any]:
@@ -118,6 +123,7 @@ class Tally:
             "sources_seen": self.sources,
             "packets_from_strangers": self.strangers,
             "owners_at_once_max": self.owners,
+            "moves": self.moves,
             "promises_broken": self.broken,
             "failed_repeats": self.failures,
             "gaps_ms": [round(gap, 1) for gap in self.gaps],
@@ -136,8 +142,8 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
 class Bench:
     """One lab, and drills on it."""
 
-    def __init__(self, environment: NetnsEnvironment, client: Client, pattern: Pattern) -> None:
-        self._environment, self._client, self._pattern = environment, client, pattern
+    def __init__(self, environment: NetnsEnvironment, client: Client, pattern: Pattern, busy_s: float) -> None:
+        self._environment, self._client, self._pattern, self._busy_s = environment, client, pattern, busy_s
         self._paths = LabPaths(environment.lab)
         self._healed = ("", 0.0)
         """The node that the peer crashed last, and when it was healed."""
@@ -145,7 +151,8 @@ class Bench:
     def drill(self, row: Row, tally: Tally) -> None:
         """One repeat of ours."""
         self._wait_agents()
-        plan = Plan(pattern=self._pattern, **row.plan)
+        after_s = {"after_s": self._busy_s} if row.plan.get("mode") is Mode.BUSY else {}
+        plan = Plan(pattern=self._pattern, **row.plan, **after_s)
         result = Drill(self._client, self._environment, plan, Silent()).run()
         tally.add(result.measured)
         tally.broken += [f"{claim.title}: {claim.observed}" for claim in result.claims if not claim.held]
@@ -266,6 +273,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer", choices=["keepalived"])
     parser.add_argument("--connections", type=int, default=200)
+    parser.add_argument("--busy-s", type=float, default=60.0, help="length of each run of the row `busy`")
     parser.add_argument("--lab", default="bench-failover")
     parser.add_argument("--keep", action="store_true", help="use a lab that is there, and leave it up")
     options = parser.parse_args()
@@ -275,7 +283,7 @@ def main() -> None:
     try:
         environment.create(Silent())
         client = Client(environment.kubeconfig())
-        bench = Bench(environment, client, pattern)
+        bench = Bench(environment, client, pattern, options.busy_s)
         faults = list(ROWS) if options.fault == "all" else [options.fault]
         rows = {
             fault: measure_fault(bench, fault, options.repeats, options.peer if fault == "crash" else None)
