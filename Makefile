@@ -60,9 +60,8 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready  ## format code and strip notebooks
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout --keep-id labs/*.ipynb
 
-bench: setup  ## run every benchmark small; JSON in build/bench
-	@mkdir -p build/bench
-	@for b in benchmarks/[a-z]*.py; do n=$$(basename $$b .py); echo "== $$n" >&2; $(SUDO) $(BIN)/python $$b > build/bench/$$n.json || exit 1; done
+bench: setup  ## run every benchmark small; JSON and a page with plots in build/bench
+	@$(SUDO) $(BIN)/python benchmarks/_all.py
 
 lock: $(VENV)/.ready  ## refresh requirements.lock from the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet --upgrade --no-build-isolation --editable ".[lab,dev]" build
