@@ -31,7 +31,9 @@ Holds = Callable[[str, float], Awaitable[bool]]
 
 
 @asynccontextmanager
-async def serve_peers(address: IPv4Address, holds: Holds, report: Callable[[], Report | None]) -> AsyncIterator[None]:
+async def serve_peers(
+    address: IPv4Address, holds: Holds, report: Callable[[], Report | None], port: int = PORT
+) -> AsyncIterator[None]:
     """Answer on the node's address: `GET /pods/UID` with 204 once the kernel holds the pod's entries, else 404;
     `GET /gateways` with what this node's voter observes (`Report`), 503 while it says nothing."""
 
@@ -48,7 +50,7 @@ async def serve_peers(address: IPv4Address, holds: Holds, report: Callable[[], R
     application = web.Application()
     application.router.add_get("/gateways", gateways)
     application.router.add_get("/pods/{uid}", answer)
-    async with serving(application, (str(address), PORT)):
+    async with serving(application, (str(address), port)):
         yield
 
 

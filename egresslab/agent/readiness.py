@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from egresslab.agent.view import is_agent
+from egresslab.agent.view import AGENT, is_agent
 from egresslab.api.reflector import ChangeType, ObjectChange
 from egresslab.api.resources import Object
 
@@ -19,9 +19,10 @@ GRACE_S = 20.0
 class AgentReadiness:
     """Follows the DaemonSet's pods. `here` is this agent's own node, which needs no pod to say that it runs."""
 
-    def __init__(self, here: str, clock: Callable[[], float]) -> None:
-        """`clock` counts seconds and never goes back."""
+    def __init__(self, here: str, clock: Callable[[], float], daemon: str = AGENT) -> None:
+        """`clock` counts seconds and never goes back; `daemon` is the name that the pods' label says."""
         self._here = here
+        self._daemon = daemon
         self._clock = clock
         self._pods: dict[str, tuple[str, bool]] = {}
         """UID to node and readiness."""
@@ -31,7 +32,7 @@ class AgentReadiness:
     def take(self, change: ObjectChange) -> bool:
         """An object changed; whether it was one of these pods."""
         pod = change.object
-        if pod["kind"] != "Pod" or not is_agent(pod):
+        if pod["kind"] != "Pod" or not is_agent(pod, self._daemon):
             return False
         uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
         before = self._pods.pop(uid, None)

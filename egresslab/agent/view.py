@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 
 from egresslab.api import settings as config
@@ -26,9 +26,12 @@ from egresslab.api.resources import (
     Object,
     Resource,
 )
+from egresslab.api.settings import Backend
 from egresslab.errors import ClusterError, PolicyError
 from egresslab.policy.engine import Engine, Settings
 from egresslab.policy.entries import Change, Changes, Configure, Delete, Refuse, Upsert
+from egresslab.policy.inventory import Kind, Ref
+from egresslab.policy.model import Dialect
 from egresslab.policy.objects import from_kubernetes, ref_of_object
 
 logger = logging.getLogger(__name__)
@@ -45,8 +48,11 @@ FOLLOWED: tuple[Resource, ...] = (
 )
 
 
-AGENT_LABEL = "app.kubernetes.io/name", "egresslab-agent"
+NAME_LABEL = "app.kubernetes.io/name"
+AGENT = "egresslab-agent"
 """What the pods of the DaemonSet of agents carry; the one kind of pod whose readiness matters."""
+GATEWAY_DIALECTS = frozenset({Dialect.DECKHOUSE, Dialect.EGRESSLAB})
+"""Dialects whose gateways are objects of their own, which another backend than our datapath may carry out."""
 
 
 def slim_pod(pod: Object) -> Object:
@@ -63,11 +69,10 @@ def slim_pod(pod: Object) -> Object:
     }
 
 
-def is_agent(pod: Object) -> bool:
-    """Whether a pod is a node's agent."""
-    key, value = AGENT_LABEL
+def is_agent(pod: Object, name: str = AGENT) -> bool:
+    """Whether a pod is a node's agent, or another of our DaemonSets' by its name."""
     metadata = pod["metadata"]
-    return bool(metadata.get("namespace") == config.NAMESPACE and metadata.get("labels", {}).get(key) == value)
+    return bool(metadata.get("namespace") == config.NAMESPACE and metadata.get("labels", {}).get(NAME_LABEL) == name)
 
 
 def slim(obj: Object) -> Object:
@@ -85,12 +90,18 @@ class ClusterView:
         settings: Settings,
         on_change: Callable[[Change, Changes], None] = lambda change, changes: None,
         on_object: Callable[[ObjectChange], None] = lambda change: None,
+        *,
+        followed: Iterable[Resource] = FOLLOWED,
+        under_cilium: Set[Kind] = frozenset(),
     ) -> None:
-        """`on_change` hears what decisions changed, `on_object` each object as it is, also before all is synced."""
+        """`on_change` hears what decisions changed, `on_object` each object as it is, also before all is synced.
+        `under_cilium`: kinds of values of gateway dialects that count also where Cilium carries them out."""
         self.engine = Engine(settings)
+        self.backend = Backend.EGRESSLAB
+        self._under_cilium = under_cilium
         self.objects = {
             resource: Reflector(api, resource, self._take, strip=slim_pod if resource is PODS else slim)
-            for resource in FOLLOWED
+            for resource in followed
         }
         self._config = Reflector(
             api,
@@ -101,6 +112,8 @@ class ClusterView:
         )
         self._on_change = on_change
         self._on_object = on_object
+        self.on_backend: Callable[[], None] = lambda: None
+        """Called after `backend` changed."""
         self._synced = False
 
     async def run(self) -> None:
@@ -123,19 +136,42 @@ class ClusterView:
 
     def _take(self, change: ObjectChange) -> None:
         self._on_object(change)
-        told = _told(change)
+        ref = ref_of_object(change.object)
+        told = _told(change) if ref is None or not self._elsewhere(ref) else None
         if told is not None:
             self.tell(told)
 
     def _take_config(self, change: ObjectChange) -> None:
         try:
-            aware = config.parse_health_aware(None if change.type is ChangeType.DELETED else change.object)
+            found = config.parse_settings(None if change.type is ChangeType.DELETED else change.object)
         except ClusterError as error:
             logger.warning("the settings stay as they are: %s", error)
             return
-        if aware != self.engine.settings.cilium_health_aware_gateways:
-            logger.info("%s is %s", config.HEALTH_AWARE, aware)
-            self.tell(Configure(replace(self.engine.settings, cilium_health_aware_gateways=aware)))
+        if found.health_aware != self.engine.settings.cilium_health_aware_gateways:
+            logger.info("%s is %s", config.HEALTH_AWARE, found.health_aware)
+            self.tell(Configure(replace(self.engine.settings, cilium_health_aware_gateways=found.health_aware)))
+        if found.backend is not self.backend:
+            logger.info("%s is %s", config.BACKEND, found.backend)
+            self._change_backend(found.backend)
+
+    def _change_backend(self, backend: Backend) -> None:
+        """What is carried out elsewhere from now on goes, what no longer is comes."""
+        before, self.backend = self.backend, backend
+        for objects in self.objects.values():
+            for obj in objects:
+                ref = ref_of_object(obj)
+                if ref is None or self._elsewhere(ref) is self._elsewhere(ref, before):
+                    continue
+                told = Delete(ref) if self._elsewhere(ref) else _told(ObjectChange(ChangeType.ADDED, obj, None))
+                if told is not None:
+                    self.tell(told)
+        self.on_backend()
+
+    def _elsewhere(self, ref: Ref, backend: Backend | None = None) -> bool:
+        """Whether somebody else carries a policy or gateway out."""
+        if (backend or self.backend) is Backend.EGRESSLAB or ref.kind not in (Kind.POLICY, Kind.GROUP):
+            return False
+        return ref.kind not in self._under_cilium and ref.name.rpartition("/")[0] in GATEWAY_DIALECTS
 
 
 def _told(change: ObjectChange) -> Change | None:

@@ -50,6 +50,8 @@ class Addresses:
     maps: Answering
     wire: Wire
     silent: set[int] = field(default_factory=set)
+    absent: frozenset[int] = frozenset()
+    """Leases with an address that this node could not answer for yet: it is not on its interface."""
     groups: tuple[Group, ...] = ()
     conflicts: dict[tuple[IPAddress, str], tuple[Conflict, int]] = field(default_factory=dict)
     """By address and interface: the last claim, and when by this node's clock."""

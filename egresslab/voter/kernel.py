@@ -92,6 +92,14 @@ class Kernel:
                 self._complained = True
             return None
 
+    def asked(self, request: Request, sender: IPv4Address) -> Answer | None:
+        """Probes never arrive at a process: the programs answer them."""
+        return None
+
+    def carry(self, now: int, leases: Mapping[int, Lease]) -> frozenset[int]:
+        """The programs answer for addresses that are nowhere: nothing is to be put in place."""
+        return frozenset()
+
     def forget(self, now: int, voting: Voting) -> None:
         """Take out leases that nobody votes about any more, and those for which this node is no candidate once they are
         over. To be called now and then."""

@@ -16,22 +16,24 @@ import os
 import select
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
-from egresslab.datapath.probe import pack_request, unpack_answer
+from egresslab.datapath.probe import pack_answer, pack_request, unpack_answer, unpack_request
 from egresslab.errors import DatapathError
 from egresslab.voter.actions import Action, Announce, Probe, SetHolder, Silence, Tell
 from egresslab.voter.addresses import Addresses
 from egresslab.voter.ballot import Ballot
-from egresslab.voter.files import MILLISECOND, RUN_DIR, Group, Voting, read_report, read_voting
+from egresslab.voter.files import MILLISECOND, Group, Report, Voting, read_report, read_voting
+from egresslab.voter.ground import Ground
 from egresslab.voter.kernel import Kernel
 from egresslab.voter.links import Links, down
 from egresslab.voter.messages import Choice, pack, unpack
 from egresslab.voter.neighbours import Neighbours
+from egresslab.voter.priority import hurry
 from egresslab.voter.reporting import Reporter
+from egresslab.voter.settings import Settings
 from egresslab.voter.sockets import Datagrams, message_socket, probe_socket
+from egresslab.voter.userland import Userland
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +44,6 @@ LINK_NS = 1_000 * MILLISECOND
 COLLECT_NS = 10_000 * MILLISECOND
 QUIET_NS = 5 * MILLISECOND
 LEAST_SILENCE_NS = 250 * MILLISECOND
-PRIORITY = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where a voter finds the agent's file and the node's maps."""
-
-    run_dir: Path = RUN_DIR
-    pin_dir: Path = Path("/sys/fs/bpf/egresslab")
-
-    @property
-    def voting(self) -> Path:
-        return self.run_dir / "voting.json"
-
-    @property
-    def report(self) -> Path:
-        return self.run_dir / "voter.json"
-
-    @property
-    def ready(self) -> Path:
-        """There while the voter grants: a readiness probe that looks for it makes a roll-out wait before it stops the
-        next one."""
-        return self.run_dir / "voter-ready"
 
 
 class Process:
@@ -82,11 +61,11 @@ class Process:
     def run(self) -> None:
         """Wait for the agent's file and the maps, adopt what the kernel holds, and vote."""
         self._settings.ready.unlink(missing_ok=True)
-        realtime = _hurry()
+        realtime = hurry()
         if not realtime:
             logger.warning("no real-time priority: on a busy node a healthy gateway may be called lost")
         voting = self._await_voting()
-        kernel = self._await_maps()
+        kernel = self._await_ground()
         if voting is None or kernel is None:
             return
         self._voting, self._kernel = voting, kernel
@@ -143,6 +122,7 @@ class Process:
             now,
         )
         self._addresses.run(now)
+        self._addresses.absent = self._kernel.carry(now, leases)
         try:
             if self._ready_ns is not None and now > self._ready_ns:
                 self._settings.ready.touch()
@@ -181,6 +161,8 @@ class Process:
             answer, node = unpack_answer(raw), names.get(source)
             if answer is not None and node is not None:
                 self._ballot.answered(time.monotonic_ns(), node, answer)
+            elif answer is None:
+                self._asked(raw, source)
         for raw, source in self._messages.drain():
             try:
                 message = unpack(raw)
@@ -197,6 +179,13 @@ class Process:
             now, unix = time.monotonic_ns(), time.time()
             if ours and self._addresses.claimed(now, unix, claim, interface, ours):
                 logger.warning("%s is claimed by %s on %s", claim.address, claim.mac, interface)
+
+    def _asked(self, raw: bytes, source: str) -> None:
+        """A probe that came to this process, because there is no program to answer it."""
+        request = unpack_request(raw)
+        answer = self._kernel.asked(request, IPv4Address(source)) if request is not None else None
+        if answer is not None:
+            self._probes.send(pack_answer(answer), IPv4Address(source))
 
     def _act(self, actions: Iterable[Action]) -> bool:
         """Do it; whether it is worth telling the agent at once."""
@@ -331,7 +320,9 @@ class Process:
             time.sleep(RETRY_S)
         return None
 
-    def _await_maps(self) -> Kernel | None:
+    def _await_ground(self) -> Ground | None:
+        if self._settings.pin_dir is None:
+            return Userland(self._last_report())
         said = False
         while not self.stopping:
             try:
@@ -343,14 +334,20 @@ class Process:
                 time.sleep(RETRY_S)
         return None
 
+    def _last_report(self) -> Report | None:
+        try:
+            return read_report(self._settings.report)
+        except (ValueError, OSError):
+            return None
+
     def _await_sockets(self, address: IPv4Address) -> tuple[Datagrams, Datagrams]:
         """Both ports. While an earlier process has them it is the voter, and two on one node there must not be."""
         said = False
         while True:
             try:
-                probes = probe_socket(address)
+                probes = probe_socket(address, self._settings.probe_port)
                 try:
-                    return probes, message_socket(address)
+                    return probes, message_socket(address, self._settings.message_port)
                 except OSError:
                     probes.close()
                     raise
@@ -365,10 +362,7 @@ class Process:
     def _silence(self, voting: Voting) -> int:
         """How long grants of an earlier process may last, going by what it said and by what is asked for now."""
         durations = [group.pace.duration_ns for group in voting.groups]
-        try:
-            report = read_report(self._settings.report)
-        except (ValueError, OSError):
-            report = None
+        report = self._last_report()
         if report is not None:
             durations += [lease.duration_ms * MILLISECOND for lease in report.leases]
         longest = max(durations, default=0)
@@ -377,16 +371,3 @@ class Process:
 
 def _address(voting: Voting) -> IPv4Address:
     return next(peer.address for peer in voting.nodes if peer.name == voting.node)
-
-
-def _hurry() -> bool:
-    """Real-time priority where it is allowed, else the best that ordinary priority offers (sched(7))."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
-    except OSError:
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, -20)
-        except OSError as error:
-            logger.debug("nor a better ordinary one: %s", error)
-        return False
-    return True

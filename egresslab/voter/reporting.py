@@ -82,7 +82,7 @@ class Reporter:
             epoch=tenure.holder.epoch if tenure.holder is not None else 0,
             held=held is not None and held.held(now) and tenure.released < held.epoch,
             since=tenure.since,
-            silent=number in addresses.silent,
+            silent=number in addresses.silent or number in addresses.absent,
             duration_ms=tenure.candidates.group.pace.duration_ms,
             vote=vote.choice if ballot.council.voting else None,
             last_failover=tenure.last,

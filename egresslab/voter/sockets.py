@@ -61,10 +61,10 @@ class Datagrams:
         self._socket.close()
 
 
-def probe_socket(address: IPv4Address) -> Datagrams:
-    """Requests go out here, and answers come in. Requests to this node never arrive: its program answers them."""
-    return Datagrams(address, PROBE_PORT)
+def probe_socket(address: IPv4Address, port: int = PROBE_PORT) -> Datagrams:
+    """Requests go out here, and answers come in. Requests to this node never arrive where its program answers them."""
+    return Datagrams(address, port)
 
 
-def message_socket(address: IPv4Address) -> Datagrams:
-    return Datagrams(address, MESSAGE_PORT)
+def message_socket(address: IPv4Address, port: int = MESSAGE_PORT) -> Datagrams:
+    return Datagrams(address, port)
