@@ -1,6 +1,8 @@
 """Entry of the agent: `python -m egresslab.agent`, in a privileged pod in its node's network namespace.
 
-NODE_NAME says which node it is, EGRESSLAB_SERVICE_NETWORKS which networks are the cluster's services (comma-separated).
+NODE_NAME says which node it is, EGRESSLAB_SERVICE_NETWORKS which networks are the cluster's services (comma-separated),
+EGRESSLAB_OVERLAY_PORT the tunnel's UDP port, EGRESSLAB_UNDERLAY_MTU the bytes of a packet between nodes. EGRESSLAB_GATE
+is `socket` where the kubelet asks before it starts a pod (this project's does), otherwise `none`.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import sys
 
 from pyroute2 import AsyncIPRoute
 
-from egresslab.agent.agent import Agent, AgentConfig, networks, open_datapath
+from egresslab.agent.agent import OVERLAY, PLUGIN_DIR, UNDERLAY_MTU, Agent, AgentConfig, networks, open_datapath
+from egresslab.agent.farewell import Farewell, clear_node
 from egresslab.api.connection import connect
+from egresslab.datapath.attachments import OVERLAY_PORT
 from egresslab.errors import EgresslabError
 
 NICENESS = -10
@@ -26,17 +30,37 @@ async def main() -> None:
     config = AgentConfig(
         node=os.environ["NODE_NAME"],
         service_networks=networks(os.environ.get("EGRESSLAB_SERVICE_NETWORKS", DEFAULT_SERVICE_NETWORKS).split(",")),
+        plugin_dir=PLUGIN_DIR if os.environ.get("EGRESSLAB_GATE", "socket") == "socket" else None,
+        overlay_port=int(os.environ.get("EGRESSLAB_OVERLAY_PORT", OVERLAY_PORT)),
+        underlay_mtu=int(os.environ.get("EGRESSLAB_UNDERLAY_MTU", UNDERLAY_MTU)),
     )
     datapath = open_datapath(config.pin_dir)
     async with connect() as api, AsyncIPRoute() as netlink:
-        running = asyncio.create_task(Agent(config, api, datapath, netlink).run())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+        farewell = Farewell(api)
+        loop = asyncio.get_running_loop()
+        working = asyncio.create_task(_until_asked(Agent(config, api, datapath, netlink), farewell))
+        loop.add_signal_handler(signal.SIGTERM, working.cancel)
         try:
-            await running
+            await working
+            config.ready_file.unlink(missing_ok=True)
+            await clear_node(netlink, datapath, config.pin_dir, config.addresses_file, OVERLAY)
+            # A container that ended would be started again; whoever asked sees that nobody is ready, and ends this pod.
+            stopped = asyncio.Event()
+            loop.add_signal_handler(signal.SIGTERM, stopped.set)
+            await stopped.wait()
         except asyncio.CancelledError:
             logging.info("stopped; the datapath goes on")
         finally:
             datapath.close()
+
+
+async def _until_asked(agent: Agent, farewell: Farewell) -> None:
+    """Work until the release ends."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(agent.run()), group.create_task(farewell.run())]
+        await farewell.asked.wait()
+        for task in tasks:
+            task.cancel()
 
 
 def _hurry() -> None:

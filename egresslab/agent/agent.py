@@ -17,6 +17,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from egresslab.agent.addresses import AssignedAddresses
+from egresslab.agent.coexistence import check_neighbours
 from egresslab.agent.exposition import serve_metrics
 from egresslab.agent.failover import Failover
 from egresslab.agent.failovers import FailoverCounts
@@ -43,7 +44,7 @@ from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.reflector import ObjectChange
 from egresslab.api.resources import NODES, PODS, Object
-from egresslab.datapath.attachments import Attachments
+from egresslab.datapath.attachments import OVERLAY_PORT, Attachments
 from egresslab.datapath.census import Census
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import IPAddress, NodeConfig
@@ -58,6 +59,8 @@ from egresslab.policy.objects import parse_node, parse_pod
 logger = logging.getLogger(__name__)
 
 OVERLAY = "egress_vxlan"
+PLUGIN_DIR = Path("/etc/cni/net.d")
+UNDERLAY_MTU = 1500
 OVERLAY_OVERHEAD = 50
 """Bytes that VXLAN over IPv4 puts around an inner packet: Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348)."""
 GATE_PATIENCE_S = 10.0
@@ -74,8 +77,10 @@ class AgentConfig:
     service_networks: tuple[IPv4Network | IPv6Network, ...]
     pin_dir: Path = Path("/sys/fs/bpf/egresslab")
     run_dir: Path = Path("/run/egresslab-agent")
-    plugin_dir: Path = Path("/etc/cni/net.d")
-    underlay_mtu: int = 1500
+    plugin_dir: Path | None = PLUGIN_DIR
+    """Where the kubelet learns that it has to ask before it starts a pod; None where no kubelet knows how."""
+    underlay_mtu: int = UNDERLAY_MTU
+    overlay_port: int = OVERLAY_PORT
 
     @property
     def socket(self) -> Path:
@@ -155,7 +160,8 @@ class Agent:
                 serve_metrics(str(self._own_address()), METRICS_PORT, self._metrics.read),
                 serve_gate(self._config.socket, self._admit, self._dismiss),
             ):
-                install_plugin(self._config.plugin_dir, self._config.socket)
+                if self._config.plugin_dir is not None:
+                    install_plugin(self._config.plugin_dir, self._config.socket)
                 self._config.ready_file.touch()
                 logger.info("node %s is ready", self._config.node)
                 await asyncio.get_running_loop().create_future()
@@ -164,12 +170,17 @@ class Agent:
         """First complete programming, from what the API and the kernel say now."""
         address = self._own_address()
         self._interfaces = await read_interfaces(self._netlink)
-        overlay_mtu = self._config.underlay_mtu - OVERLAY_OVERHEAD
-        overlay = await self._attachments.ensure_overlay(OVERLAY, address, mtu=overlay_mtu)
+        overlay_mtu, port = self._config.underlay_mtu - OVERLAY_OVERHEAD, self._config.overlay_port
+        await check_neighbours(self._netlink, self._config.node, OVERLAY, port)
+        overlay = await self._attachments.ensure_overlay(OVERLAY, address, mtu=overlay_mtu, port=port)
         node = parse_node(self._own_node())
         self._datapath.configure(
             NodeConfig(
-                address_v4=address, address_v6=node.internal_v6, overlay_ifindex=overlay, overlay_mtu=overlay_mtu
+                address_v4=address,
+                address_v6=node.internal_v6,
+                overlay_ifindex=overlay,
+                overlay_mtu=overlay_mtu,
+                overlay_port=port,
             )
         )
         self._set_cluster_networks()

@@ -60,7 +60,22 @@ class NodeInterface:
     @property
     def leads_out(self) -> bool:
         """Whether packets may leave or enter the node here: up, addressed, and not one of the node's inner links."""
-        return self.up and bool(self.addresses) and self.kind not in INNER_KINDS and self.name != "lo"
+        return (
+            self.up
+            and bool(self.addresses)
+            and self.kind not in INNER_KINDS
+            and self.name != "lo"
+            and not self._leads_to_a_pod
+        )
+
+    @property
+    def _leads_to_a_pod(self) -> bool:
+        """The node's end of a pod's own link may bear the pod's gateway, alone in its network (CNI plug-in `ptp`)."""
+        return (
+            self.kind == "veth"
+            and not self.default_route
+            and all(address.network.num_addresses == 1 for address in self.addresses)
+        )
 
 
 def interrupted(error: NetlinkError) -> bool:

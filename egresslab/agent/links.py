@@ -1,14 +1,13 @@
 """Programs on links, and pods' addresses in the datapath: who is reached through which link, and who may send.
 
-A local pod's link is found the way packets find it, by the route to its address, so that it works with whatever made
-that link. A pod is `ready` once its entries are in the kernel; until then its packets stay inside the cluster.
+A local pod's link is found the way packets find it (`Whereabouts`), whatever made that link. A pod is `ready` once its
+entries are in the kernel; until then its packets stay inside the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 
@@ -16,6 +15,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from egresslab.agent.interfaces import DUMP_RETRY_S, NodeInterface, interrupted
+from egresslab.agent.whereabouts import Whereabouts
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import Endpoint, IPAddress
@@ -24,9 +24,10 @@ from egresslab.policy.inventory import Pod
 
 logger = logging.getLogger(__name__)
 
-HOST_ROUTES = ((socket.AF_INET, 32), (socket.AF_INET6, 128))
-MAIN_TABLE = 254
 RETRY_S = 0.5
+SEARCH_S = (0.2, 5.0)
+"""First and longest pause before a pod's link is looked for again, where nothing announces that it can be found now:
+neighbour tables and bridges learn in silence."""
 
 
 class PodLinks:
@@ -51,8 +52,10 @@ class PodLinks:
         self._turn = turn
         self._datapath = datapath
         self._attachments = attachments
-        self._netlink = netlink
+        self._whereabouts = Whereabouts(netlink)
         self._node = node
+        self._pause = SEARCH_S[0]
+        self._search: asyncio.TimerHandle | None = None
         self._local: dict[str, Pod] = {}
         self._addresses: dict[str, tuple[IPAddress, ...]] = {}
         self._owner: dict[IPAddress, str] = {}
@@ -74,6 +77,7 @@ class PodLinks:
             self._learnt[pod.uid].set()
         if pod.node == self._node:
             self._local[pod.uid] = pod
+            self._pause = SEARCH_S[0]
             self.wake.set()
             return
         for address in pod.addresses:
@@ -141,7 +145,7 @@ class PodLinks:
 
     async def _reconcile(self) -> None:
         local = dict(self._local)
-        links = await self._find(address for pod in local.values() for address in pod.addresses)
+        links = await self._whereabouts.find(address for pod in local.values() for address in pod.addresses)
         self._programmed &= {index for index, _ in links.values()}
         for uid, pod in local.items():
             found = {address: links[address] for address in pod.addresses if address in links}
@@ -154,22 +158,17 @@ class PodLinks:
                 self._programmed.add(index)
             if len(found) == len(pod.addresses) and all(map(self._complete, found)):
                 self._event(uid).set()
+        self._search_later(missing=any(address not in links for pod in local.values() for address in pod.addresses))
 
-    async def _find(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, tuple[int, str]]:
-        """Index of the link and MAC of the pod, by pod address, where route and neighbour agree."""
-        wanted = {str(address): address for address in addresses}
-        if not wanted:
-            return {}
-        indexes: dict[str, int] = {}
-        macs: dict[tuple[str, int], str] = {}
-        for family, length in HOST_ROUTES:
-            async for route in await self._netlink.route("dump", family=family, table=MAIN_TABLE):
-                if route["dst_len"] == length and route.get("dst") in wanted and route.get("oif"):
-                    indexes[route.get("dst")] = route.get("oif")
-            async for neighbour in await self._netlink.neigh("dump", family=family):
-                if neighbour.get("dst") in wanted and neighbour.get("lladdr"):
-                    macs[neighbour.get("dst"), neighbour["ifindex"]] = neighbour.get("lladdr")
-        return {wanted[text]: (index, macs[text, index]) for text, index in indexes.items() if (text, index) in macs}
+    def _search_later(self, *, missing: bool) -> None:
+        if self._search is not None:
+            self._search.cancel()
+            self._search = None
+        if not missing:
+            self._pause = SEARCH_S[0]
+            return
+        self._search = asyncio.get_running_loop().call_later(self._pause, self.wake.set)
+        self._pause = min(2 * self._pause, SEARCH_S[1])
 
     def _forget_addresses(self, uid: str, keep: tuple[IPAddress, ...]) -> None:
         for address in self._addresses.pop(uid, ()):

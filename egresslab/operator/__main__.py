@@ -1,4 +1,7 @@
-"""Entry of the operator: `python -m egresslab.operator [--kubeconfig FILE]`; in a pod it uses its service account."""
+"""Entry of the operator: `python -m egresslab.operator [--kubeconfig FILE]`; in a pod it uses its service account.
+
+EGRESSLAB_POD_NODE_WEBHOOK is `off` where no webhook configuration asks the operator to label pods with their node.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from egresslab.agent.exposition import serve_metrics
@@ -25,7 +29,11 @@ async def main(kubeconfig: Path | None, identity: str) -> None:
         leading = asyncio.create_task(lead(api, identity, lambda: Operator(api, metrics=metrics).run()))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leading.cancel)
         try:
-            async with serve_metrics(os.environ.get("POD_IP") or "127.0.0.1", PORT, metrics.read), serve_webhook(api):
+            async with AsyncExitStack() as serving:
+                address = os.environ.get("POD_IP") or "127.0.0.1"
+                await serving.enter_async_context(serve_metrics(address, PORT, metrics.read))
+                if os.environ.get("EGRESSLAB_POD_NODE_WEBHOOK") != "off":
+                    await serving.enter_async_context(serve_webhook(api))
                 await leading
         except asyncio.CancelledError:
             logging.info("stopped")
