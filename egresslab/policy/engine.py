@@ -185,7 +185,10 @@ class Engine:
         self._record(old, self._entries_of(concerned), changes)
 
     def _namespace(self, name: str, after: Value | None, changes: Changes) -> None:
-        self.registry.namespaces[name] = after.labels if isinstance(after, Namespace) else {}
+        if isinstance(after, Namespace):
+            self.registry.namespaces[name] = after.labels
+        else:
+            self.registry.namespaces.pop(name, None)
         touched = [identity for identity in self.pods.by_namespace.get(name, ()) if self._match(identity)]
         self._reprofile(touched, changes)
 
@@ -236,7 +239,7 @@ class Engine:
     # Pods and their profiles.
 
     def _namespace_labels(self, identity: Identity) -> Mapping[str, str]:
-        return self.registry.namespaces.get(identity.namespace, NO_LABELS)
+        return self.registry.namespace_labels(identity.namespace)
 
     def _match(self, identity: Identity) -> bool:
         """Find the policies that select an identity, node parts aside; whether that changed."""
@@ -254,10 +257,12 @@ class Engine:
 
     def _profile_of(self, state: PodState) -> Profile:
         identity = state.identity
+        if state.pod.host_network:
+            return NOTHING
         if identity.profile is not None:
             return identity.profile
         node = self.registry.nodes.get(state.pod.node) if state.pod.node is not None else None
-        labels = node.labels if node is not None else None
+        labels = node.labels if node is not None else NO_LABELS
         policies = [policy for policy, selections in identity.matches.items() if policy.applies(selections, labels)]
         policies.sort(key=lambda policy: policy.policy.precedence)
         key = tuple(policies)

@@ -153,18 +153,18 @@ def _mismatch(engine: Engine, pod: Pod, selection: Selection) -> str | None:
     for requirement in selection.pods.requirements:
         if not requirement.matches(labels):
             return f"podSelector needs {requirement}"
-    namespace = engine.registry.namespaces.get(pod.namespace, {})
+    namespace = engine.registry.namespace_labels(pod.namespace)
     for requirement in selection.namespaces.requirements if selection.namespaces else ():
         if not requirement.matches(namespace):
             return f"namespaceSelector needs {requirement}"
     if selection.nodes is None:
         return None
     node = engine.registry.nodes.get(pod.node or "")
-    if node is None:
-        return f"nodeSelector is there, and node {pod.node} is not known"
     for requirement in selection.nodes.requirements:
-        if not requirement.matches(node.labels):
-            return f"nodeSelector needs {requirement} on {node.name}"
+        if not requirement.matches(node.labels if node is not None else {}):
+            return (
+                f"nodeSelector needs {requirement} on {pod.node or 'its node'}{'' if node else ', which is not known'}"
+            )
     return None
 
 

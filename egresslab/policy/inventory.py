@@ -14,6 +14,8 @@ from typing import NamedTuple
 from egresslab.policy.model import Address, EgressPolicy, GatewayGroup, GroupKey, Network, PolicyKey
 
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
+NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+"""Every API server gives each namespace this label, with its own name."""
 INTERFACES_ANNOTATION = "egresslab.dev/interfaces"
 HEALTH_ANNOTATION = "egresslab.dev/gateway-health"
 

@@ -16,6 +16,7 @@ from egresslab.policy.fields import Fields, open_object, printable
 from egresslab.policy.inventory import (
     HEALTH_ANNOTATION,
     INTERFACES_ANNOTATION,
+    NAMESPACE_NAME_LABEL,
     Interface,
     Kind,
     Namespace,
@@ -27,7 +28,6 @@ from egresslab.policy.inventory import (
 from egresslab.policy.model import Address, Dialect
 
 FINISHED = frozenset({"Succeeded", "Failed"})
-NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
 
 Parser = Callable[[object, list[str] | None], Value]
 

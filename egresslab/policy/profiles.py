@@ -34,14 +34,11 @@ class PolicyState:
     identities: dict[Identity, None] = field(default_factory=dict)
     """Those that it selects, node parts aside."""
 
-    def applies(self, selections: Sequence[Selection], node_labels: Mapping[str, str] | None) -> bool:
-        """Whether a pod on a node with these labels is selected; None stands for a node that is not known."""
+    def applies(self, selections: Sequence[Selection], node_labels: Mapping[str, str]) -> bool:
+        """Whether a pod on a node with these labels is selected; a node that is not known has none."""
         if self.pooled:
-            return node_labels is not None and any(nodes.matches(node_labels) for nodes in self.pooled)
-        return any(
-            selection.nodes is None or (node_labels is not None and selection.nodes.matches(node_labels))
-            for selection in selections
-        )
+            return any(nodes.matches(node_labels) for nodes in self.pooled)
+        return any(selection.nodes is None or selection.nodes.matches(node_labels) for selection in selections)
 
     def depends_on_node(self, selections: Sequence[Selection]) -> bool:
         """Whether the node decides for pods that these selections match."""

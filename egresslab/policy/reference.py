@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from egresslab.policy.hashing import bucket_of, election_order, fnv1a_32, weight
 from egresslab.policy.inventory import (
+    NAMESPACE_NAME_LABEL,
     POD_NAMESPACE_LABEL,
     ActiveChoice,
     DomainAnswer,
@@ -120,8 +121,9 @@ class _World:
 
     def _selects(self, policy: EgressPolicy, pod: Pod) -> bool:
         labels = {**pod.labels, POD_NAMESPACE_LABEL: pod.namespace}
-        namespace_labels = self.namespaces.get(pod.namespace, {})
+        namespace_labels = self.namespaces.get(pod.namespace, {NAMESPACE_NAME_LABEL: pod.namespace})
         node = self.nodes.get(pod.node or "")
+        node_labels = node.labels if node is not None else {}
         matched = [
             selection
             for selection in policy.selections
@@ -130,11 +132,8 @@ class _World:
         ]
         if self.settings.fidelity is Fidelity.CILIUM and policy.key.dialect is Dialect.CILIUM:
             pool = [selection.nodes for selection in policy.selections if selection.nodes is not None]
-            return bool(matched) and (not pool or (node is not None and any(n.matches(node.labels) for n in pool)))
-        return any(
-            selection.nodes is None or (node is not None and selection.nodes.matches(node.labels))
-            for selection in matched
-        )
+            return bool(matched) and (not pool or any(nodes.matches(node_labels) for nodes in pool))
+        return any(selection.nodes is None or selection.nodes.matches(node_labels) for selection in matched)
 
     def _gateway(self, policy: EgressPolicy, pod: Pod) -> Gateway | None:
         group = policy.group if isinstance(policy.group, GatewayGroup) else self.groups.get(policy.group)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from egresslab.policy.entries import Changes, Slot, SlotChange
 from egresslab.policy.groups import GroupState, Surroundings
-from egresslab.policy.inventory import Node
+from egresslab.policy.inventory import NAMESPACE_NAME_LABEL, Node
 from egresslab.policy.matching import SelectionIndex
 from egresslab.policy.model import (
     Address,
@@ -57,6 +57,11 @@ class Registry:
             self._settings.cilium_health_aware_gateways,
             self._settings.buckets,
         )
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """The labels of a namespace; one that nobody told of has at least the label with its name."""
+        known = self.namespaces.get(name)
+        return known if known is not None else {NAMESPACE_NAME_LABEL: name}
 
     # Facts about nodes and choices; each answers with the groups that may decide anew.
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from egresslab.api.selectors import EVERYTHING
+from dataclasses import replace
+
+from egresslab.api.selectors import EVERYTHING, LabelSelector
 from egresslab.policy.fields import Fields
 from egresslab.policy.model import Selection
+
+NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
+"""Before the keys of a namespace's labels among those of an identity, which Cilium matches podSelectors on."""
+
+
+def on_identity(pods: LabelSelector, namespaces: LabelSelector | None) -> tuple[LabelSelector, LabelSelector | None]:
+    """The same two selectors, with what the one for pods asks of the namespace's labels moved to where it belongs."""
+    moved = [wish for wish in pods.requirements if wish.key.startswith(NAMESPACE_LABELS)]
+    if not moved:
+        return pods, namespaces
+    own = tuple(wish for wish in pods.requirements if wish not in moved)
+    of_namespace = tuple(replace(wish, key=wish.key.removeprefix(NAMESPACE_LABELS)) for wish in moved)
+    return LabelSelector(own), LabelSelector((namespaces or EVERYTHING).requirements + of_namespace)
 
 
 def read_selections(spec: Fields, *, needs_pod_or_namespace: bool, strict: bool = False) -> tuple[Selection, ...]:

@@ -23,7 +23,7 @@ from egresslab.policy.model import (
     Source,
     SourceKind,
 )
-from egresslab.policy.selections import read_selections
+from egresslab.policy.selections import on_identity, read_selections
 
 KIND = "CiliumEgressGatewayPolicy"
 ASSIGN_ANNOTATION = "egresslab.dev/assign-egress-ip"
@@ -93,7 +93,10 @@ def families_of(destinations: tuple[Cidr, ...]) -> Families:
 def _selections(spec: Fields) -> tuple[Selection, ...]:
     if not spec.has("selectors"):
         raise spec.refusal("selectors", "is required", fix="add selectors with a podSelector or namespaceSelector")
-    return read_selections(spec, needs_pod_or_namespace=True)
+    return tuple(
+        Selection(*on_identity(selection.pods, selection.namespaces), selection.nodes)
+        for selection in read_selections(spec, needs_pod_or_namespace=True)
+    )
 
 
 def _member(gateway: Fields, annotations: Mapping[Any, Any]) -> Member:

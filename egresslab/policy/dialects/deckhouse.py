@@ -25,6 +25,7 @@ from egresslab.policy.model import (
     Source,
     SourceKind,
 )
+from egresslab.policy.selections import on_identity
 
 
 class Mode(StrEnum):
@@ -111,4 +112,4 @@ def _selection(entry: Fields) -> Selection:
     if pods is None:
         raise entry.refusal("podSelector", "is required", fix="add podSelector; {} selects every pod")
     entry.close()
-    return Selection(pods)
+    return Selection(*on_identity(pods, None))

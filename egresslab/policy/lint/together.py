@@ -40,7 +40,6 @@ from egresslab.policy.model import (
     Selection,
     SourceKind,
 )
-from egresslab.policy.objects import NAMESPACE_NAME_LABEL
 from egresslab.policy.profiles import Row
 
 RULE_OF_REASON: dict[Reason, Rule] = {
@@ -91,13 +90,12 @@ def _selected(
     situation: Situation, selection: Selection, namespace: str, labels: Mapping[str, str], node_name: str | None
 ) -> bool:
     registry = situation.engine.registry
-    namespace_labels = registry.namespaces.get(namespace, {NAMESPACE_NAME_LABEL: namespace})
-    if not selects(selection, pod_labels(namespace, labels), namespace_labels):
+    if not selects(selection, pod_labels(namespace, labels), registry.namespace_labels(namespace)):
         return False
     if selection.nodes is None or node_name is None:
         return True
     node = registry.nodes.get(node_name)
-    return node is not None and selection.nodes.matches(node.labels)
+    return selection.nodes.matches(node.labels if node is not None else {})
 
 
 def _destinations_outside(situation: Situation, index: int, policy: EgressPolicy, report: Report) -> None:
