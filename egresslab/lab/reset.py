@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from egresslab.api.connection import ApiError
@@ -20,6 +21,7 @@ from egresslab.api.resources import (
     DEPLOYMENTS,
     EGRESSLAB_GATEWAYS,
     EGRESSLAB_POLICIES,
+    FAULTS,
     NAMESPACES,
     NODES,
     PODS,
@@ -47,6 +49,7 @@ CLUSTER_WIDE = (
     DECKHOUSE_GATEWAYS,
     EGRESSLAB_POLICIES,
     EGRESSLAB_GATEWAYS,
+    FAULTS,
 )
 """What refuses or changes requests goes first, so that it cannot be in the way of the rest."""
 IN_DEFAULT = (DEPLOYMENTS, DAEMONSETS, REPLICASETS, SERVICES, CONFIGMAPS, PODS)
@@ -69,14 +72,20 @@ def reset(client: Client, *, timeout_s: float = 60.0) -> Reset:
     started = time.monotonic()
     undone = [*_objects(client), *_nodes(client), *_firewall(client)]
     waits.wait_for("everything to be gone", lambda: _gone(client), timeout_s=timeout_s)
-    not_ready = [node["metadata"]["name"] for node in client.list(NODES) if not _ready(node)]
-    if not_ready:
+    if any(what.startswith(FAULTS.kind) for what in undone):
+        with suppress(LabError):
+            waits.wait_for("mended nodes to be Ready", lambda: not _not_ready(client), timeout_s=timeout_s)
+    if not_ready := _not_ready(client):
         raise LabError(
             "is not Ready, and the API alone cannot mend it",
             object=f"node {', '.join(not_ready)}",
             fix="sudo egresslab fault list; sudo egresslab fault heal NODE; or egresslab labs reset --hard",
         )
     return Reset(tuple(undone), time.monotonic() - started)
+
+
+def _not_ready(client: Client) -> list[str]:
+    return [node["metadata"]["name"] for node in client.list(NODES) if not _ready(node)]
 
 
 def _objects(client: Client) -> Iterator[str]:

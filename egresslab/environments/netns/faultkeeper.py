@@ -1,7 +1,8 @@
 """Carries out Fault objects: `python -m egresslab.environments.netns.faultkeeper --lab NAME`, under the supervisor.
 
-It breaks while an object is there and mends when the object is gone or its time is over. It may be killed at any
-moment: what it has broken is on record, and time runs on without the API server.
+It breaks while an object is there and mends when the object is deleted or its time is over; a finalizer holds a
+deleted object back until that is done, so that `kubectl delete` waits for it. It may be killed at any moment: what it
+has broken is on record, and time runs on without the API server.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 PERIOD_S = 1.0
 """Between two looks at what somebody may have mended by hand."""
 OVER = ("Healed", "Failed")
+FINALIZER = "egresslab.dev/mended"
 
 
 class Said(NamedTuple):
@@ -80,9 +82,14 @@ class FaultKeeper:
         return max(0.05, min([PERIOD_S, *ends]))
 
     async def _look(self) -> None:
-        objects = {obj["metadata"]["uid"]: obj for obj in self._objects}
+        known = {obj["metadata"]["uid"]: obj for obj in self._objects}
+        objects = {uid: obj for uid, obj in known.items() if "deletionTimestamp" not in obj["metadata"]}
         for claim in read_claims(self._paths).values():
             await self._review(claim, objects.get(claim.uid))
+        claimed = read_claims(self._paths)
+        for uid, obj in known.items():
+            if uid not in objects and uid not in claimed:
+                await self._hold(obj, hold=False)
         for obj in objects.values():
             if self._meant(obj).phase not in OVER:
                 await self._begin(obj)
@@ -137,6 +144,7 @@ class FaultKeeper:
                 wish = wish_of(obj, self._topology)
                 self._said.setdefault(uid, Said("Pending"))
                 await self._tell(obj)
+                await self._hold(obj, hold=True)
                 await self._strike(wish)
             except Busy as error:
                 drop_claim(self._paths, uid)
@@ -146,6 +154,19 @@ class FaultKeeper:
                 if claim is not None:
                     await self._mend(claim, "it failed")
                 self._said[uid] = Said("Failed", str(error))
+
+    async def _hold(self, obj: Object, *, hold: bool) -> None:
+        """Put our finalizer on an object, or take it off. An API server that is away is asked again at the next look; a
+        fault that was done without a finalizer is mended all the same, only nobody waits for it."""
+        finalizers = [name for name in obj["metadata"].get("finalizers") or () if name != FINALIZER]
+        wanted = [*finalizers, FINALIZER] if hold else finalizers
+        if wanted == (obj["metadata"].get("finalizers") or []):
+            return
+        version = {} if hold else {"resourceVersion": obj["metadata"]["resourceVersion"]}
+        try:
+            await self._api.patch(FAULTS, obj["metadata"]["name"], {"metadata": {"finalizers": wanted, **version}})
+        except (ApiError, Unreachable) as error:
+            logger.info("finalizer of %s: %s", obj["metadata"]["name"], error)
 
     async def _strike(self, wish: Wish) -> None:
         until = self._clock() + wish.duration_s if wish.duration_s is not None else None

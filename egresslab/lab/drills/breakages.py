@@ -1,7 +1,7 @@
 """Ways to disturb a gateway: what is done, and how it is undone.
 
-Nodes are broken by the environment the lab is made of; what Kubernetes can do itself (an agent's end, an operator's
-absence) is done through Kubernetes. Undoing is safe to repeat, and also undoes what was only half done.
+Everything is done through Kubernetes, nodes are broken by Fault objects; only taking the API server itself away needs
+the environment that the lab is made of. Undoing is safe to repeat, and also undoes what was only half done.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from egresslab.environments.base import Environment, Fault, FaultKind
 from egresslab.errors import LabError
 from egresslab.lab import manifests, nodes, waits
 from egresslab.lab.client import Client
+from egresslab.lab.drills.strikes import FIX, Strike, Strikes
 
 SYSTEM = "kube-system"
 AGENT_LABEL = "app.kubernetes.io/name=egresslab-agent"
@@ -78,40 +79,32 @@ class Breakage:
     """Whether the Kubernetes API is away from the event until it is undone."""
 
 
-def breakage(mode: Mode, client: Client, environment: Environment | None, node: str, namespace: str) -> Breakage:
-    """How to do that to a node; `namespace` is the drill's own. `LabError` where nobody can break nodes."""
+def breakage(mode: Mode, client: Client, environment: Environment | None, node: str, run: str) -> Breakage:
+    """How to do that to a node in the drill of that run, whose namespace is `drill-RUN`."""
     if mode is Mode.AGENT_KILL:
         settle = agent_back(client, node, containers=1)
         return Breakage(f"the agent on {node} is killed", lambda: kill_agent(client, node), lambda: None, settle=settle)
     if mode is Mode.API_CUT:
         return _api_cut(client, node)
     if mode is Mode.BUSY:
-        return _busy(client, node, namespace)
-    if environment is None:
-        raise LabError(
-            "nobody here can break nodes",
-            object=f"drill mode {mode}",
-            fix="use a lab of egresslab's own, `--mode agent-kill`, or the maintenance drill",
-        )
-    undo = _heals(environment, node)
+        return _busy(client, node, f"drill-{run}")
     if mode is Mode.HEADLESS:
         return _headless(client, environment, node)
+    strikes = Strikes(client, run)
     if mode in (Mode.CRASH, Mode.POWER):
-        crash = Fault(FaultKind.CRASH, node)
         title, back = (f"{node} dies", None) if mode is Mode.CRASH else (f"{node} loses power", 2.0)
         settle = agent_back(client, node)
-        return Breakage(title, lambda: environment.break_(crash), undo, settle=settle, returns_after_s=back)
+
+        def crash() -> None:
+            strikes.strike(Strike.CRASH, node)
+
+        return Breakage(title, crash, strikes.mend, settle=settle, returns_after_s=back)
     network = {Mode.LINK_CUT: "public", Mode.CLUSTER_CUT: "cluster", Mode.PARTITION: None}[mode]
-    cut = Fault(FaultKind.CUT, node, network)
-    return Breakage(f"{node} is cut off {network or 'every network'}", lambda: environment.break_(cut), undo)
 
+    def cut() -> None:
+        strikes.strike(Strike.CUT if network else Strike.PARTITION, node, network)
 
-def _heals(environment: Environment, node: str) -> Callable[[], None]:
-    def heal() -> None:
-        if any(fault.target == node for fault in environment.faults()):
-            environment.heal(node)
-
-    return heal
+    return Breakage(f"{node} is cut off {network or 'every network'}", cut, strikes.mend)
 
 
 def agent_back(client: Client, node: str, containers: int | None = None) -> Callable[[], None]:
@@ -176,9 +169,10 @@ def _api_cut(client: Client, node: str) -> Breakage:
     )
 
 
-def _headless(client: Client, environment: Environment, node: str) -> Breakage:
-    crash, heal = Fault(FaultKind.CRASH, node), _heals(environment, node)
-
+def _headless(client: Client, environment: Environment | None, node: str) -> Breakage:
+    if environment is None:
+        raise LabError("nobody here can stop the API server", object=f"drill mode {Mode.HEADLESS}", fix=FIX)
+    crash, stop = Fault(FaultKind.CRASH, node), Fault(FaultKind.STOP, API_SERVER)
     replicas = client.get(DEPLOYMENTS, OPERATOR, SYSTEM)["spec"].get("replicas", 1)
 
     def scale(count: int) -> None:
@@ -186,12 +180,13 @@ def _headless(client: Client, environment: Environment, node: str) -> Breakage:
 
     def prepare() -> None:
         scale(0)
-        environment.break_(Fault(FaultKind.STOP, API_SERVER))
+        environment.break_(stop)
 
     def undo() -> None:
-        if any(fault.target == API_SERVER for fault in environment.faults()):
-            environment.heal(API_SERVER)
-        heal()
+        broken = {fault.target for fault in environment.faults()}
+        for target in (API_SERVER, node):
+            if target in broken:
+                environment.heal(target)
         waits.wait_for("the API server to answer", lambda: client.list(NODES), timeout_s=API_BACK_S)
         scale(replicas)
 

@@ -64,7 +64,7 @@ class Plan:
 
 
 class Drill:
-    """One drill; `run` it once."""
+    """One drill; `run` it once. Only the mode `headless` needs the environment."""
 
     def __init__(self, client: Client, environment: Environment | None, plan: Plan, progress: Progress) -> None:
         self._client, self._environment, self._plan, self._progress = client, environment, plan, progress
@@ -175,7 +175,7 @@ class Drill:
             return None
         if not active:
             raise LabError("no node is active", object=f"gateway {self._plan.gateway or self._namespace}")
-        return breakage(self._plan.mode, self._client, self._environment, active, self._namespace)
+        return breakage(self._plan.mode, self._client, self._environment, active, self._run)
 
     def _disturb(
         self, found: Scene, active: str, event: Breakage | None

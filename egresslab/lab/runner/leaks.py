@@ -15,6 +15,7 @@ from egresslab.api.resources import (
     DECKHOUSE_POLICIES,
     EGRESSLAB_GATEWAYS,
     EGRESSLAB_POLICIES,
+    FAULTS,
     NAMESPACES,
     NODES,
     PODS,
@@ -32,6 +33,7 @@ WATCHED = (
     DECKHOUSE_POLICIES,
     EGRESSLAB_GATEWAYS,
     EGRESSLAB_POLICIES,
+    FAULTS,
 )
 IGNORED_LABELS = ("egresslab.dev/",)
 """Prefixes of node labels that the system itself sets."""
