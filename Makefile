@@ -70,5 +70,29 @@ lock: $(VENV)/.ready  ## refresh requirements.lock from the newest versions that
 wheel: setup  ## build the wheel, with the compiled eBPF object inside
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
+# Debian's Python; wheels of other architectures are unpacked, never run.
+IMAGE_PYTHON := 3.11
+IMAGE_ARCHES ?= amd64
+IMAGE        ?= egresslab:0.1.0
+DOCKER       ?= docker
+MACHINE_amd64 := x86_64
+MACHINE_arm64 := aarch64
+
+image-files: wheel  ## put together what the image is made of, in build/image (IMAGE_ARCHES="amd64 arm64")
+	@for arch in $(IMAGE_ARCHES); do $(MAKE) --no-print-directory build/image/$$arch || exit 1; done
+
+build/image/%: FORCE
+	@rm -rf $@ && mkdir -p $@
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --target $@ --only-binary=:all: --python-version $(IMAGE_PYTHON) \
+	  $(foreach tag,2_17 2_28 2_34,--platform manylinux_$(tag)_$(MACHINE_$*)) --platform manylinux2014_$(MACHINE_$*) \
+	  --constraint requirements.lock --requirement deploy/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --upgrade --target $@ $$(ls -t dist/egresslab-*.whl | head -n 1)
+	@rm -rf $@/bin $@/egresslab/chapters $@/kubernetes/test $@/kubernetes/e2e_test
+
+image: image-files  ## build the container image for this machine (DOCKER=docker, IMAGE=egresslab:0.1.0)
+	@$(DOCKER) build --tag $(IMAGE) --file deploy/Dockerfile $(if $(BASE),--build-arg BASE=$(BASE)) build/image
+
+.PHONY: FORCE image image-files
+
 clean: down  ## remove what make made
 	@rm -rf $(VENV) build dist $(OBJECT)
