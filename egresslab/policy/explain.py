@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     NO_POLICY = "leaves untranslated: no policy"
     IN_CLUSTER = "stays in the cluster: policies do not apply"
     NO_ADDRESS = "the pod has no address of that family"
+    HOST_NETWORK = "leaves as the node's own: policies do not apply on the host's network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,18 @@ def explain(engine: Engine, uid: str, destination: Address) -> Explanation:
     source = next((a for a in engine.pods.owned(state) if a.version == destination.version), None)
     answer = Explanation(str(state.pod), str(source) if source else None, str(destination), Verdict.NO_POLICY)
     row = _winner(state, destination)
+    inside, nothing = _inside(engine, destination), None
+    if inside:
+        nothing = "the packet does not leave the cluster"
+    elif source is None:
+        nothing = f"the pod has no IPv{destination.version} address"
     for policy in sorted(engine.registry.policies.values(), key=lambda each: each.policy.precedence):
-        answer.candidates.append(_candidate(engine, state, policy, row, destination))
-    if source is None:
+        answer.candidates.append(_candidate(engine, state, policy, row, destination, nothing))
+    if state.pod.host_network:
+        answer.verdict = Verdict.IN_CLUSTER if inside else Verdict.HOST_NETWORK
+    elif source is None:
         answer.verdict = Verdict.NO_ADDRESS
-    elif _inside(engine, destination):
+    elif inside:
         answer.verdict = Verdict.IN_CLUSTER
     elif row is not None:
         _decided(engine, state, row, answer)
@@ -111,8 +119,14 @@ def _decided(engine: Engine, state: PodState, row: Row, answer: Explanation) -> 
 
 
 def _candidate(
-    engine: Engine, state: PodState, policy: PolicyState, winner: Row | None, destination: Address
+    engine: Engine,
+    state: PodState,
+    policy: PolicyState,
+    winner: Row | None,
+    destination: Address,
+    nothing: str | None,
 ) -> Candidate:
+    """`nothing` says why no policy decides over the packet, if so."""
     name = str(policy.policy.key)
     if policy not in state.profile.states:
         return Candidate(name, False, f"does not select the pod: {_unselected(engine, state.pod, policy)}")
@@ -126,6 +140,8 @@ def _candidate(
         return Candidate(name, False, f"selects the pod, but none of its destinations contains {destination}")
     cidr, excluded = max(claims, key=lambda claim: (claim[0].network.prefixlen, claim[1]))
     what = "excludes" if excluded else "claims"
+    if nothing is not None:
+        return Candidate(name, False, f"{what} {cidr.written}, but {nothing}")
     if policy is winner.state:
         verb = "excludes" if winner.excluded else "claims"
         return Candidate(name, True, f"{verb} {winner.written}, the longest prefix that contains {destination}")

@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, TypeVar
 
 from egresslab.api.selectors import LabelSelector, SelectorError, parse_selector
@@ -192,9 +192,14 @@ class Fields:
     def _address(self, name: str, value: object) -> Address:
         if isinstance(value, str) and "%" not in value:
             try:
-                return ip_address(value)
+                address = ip_address(value)
             except ValueError:
                 pass
+            else:
+                inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+                if inner is None:
+                    return address
+                raise self.refusal(name, "an IPv4 address written as IPv6", value=value, fix=f"write {inner}")
         raise self.refusal(
             name, "not an IP address", value=value, fix="write an address like 192.168.60.200 or fd00::200"
         )

@@ -40,6 +40,7 @@ GATEWAYS: Mapping[tuple[str, str], Parser] = {
     (Dialect.DECKHOUSE, "EgressGateway"): deckhouse.parse_gateway,
     (Dialect.EGRESSLAB, "EgressGateway"): egresslab.parse_gateway,
 }
+CORE = (("v1", "Pod"), ("v1", "Namespace"), ("v1", "Node"))
 REMOVED: Mapping[tuple[str, str], str] = {
     ("cilium.io/v2alpha1", "CiliumEgressNATPolicy"): "use CiliumEgressGatewayPolicy of cilium.io/v2",
 }
@@ -62,7 +63,19 @@ def from_kubernetes(obj: object, leftovers: list[str] | None = None) -> Value | 
         return parse_namespace(obj)
     if kind == ("v1", "Node"):
         return parse_node(obj)
+    _refuse_other_versions(obj, *kind)
     return None
+
+
+def _refuse_other_versions(obj: object, version: str, kind: str) -> None:
+    """A kind that we know in a version that we do not: passed over, it would be a policy that silently does nothing."""
+    known = [own for own, name in (*POLICIES, *GATEWAYS, *CORE) if name == kind]
+    groups = {own.rpartition("/")[0] for own in known}
+    if known and (not version or version.rpartition("/")[0] in groups):
+        fields, _ = open_object(obj, kind)
+        raise fields.refusal(
+            "apiVersion", "no such version of this kind", value=version or None, fix=f"write {' or '.join(known)}"
+        )
 
 
 def kind_of(obj: object) -> tuple[str, str]:

@@ -153,3 +153,46 @@ def test_a_conflict_is_warned_of(run: Run, write: Write) -> None:
     result = run("entries", "-f", write("all.yaml", *WORLD, build.cilium("q", egressGateway=eth1)))
     assert result.exit_code == 0
     assert "warning: CiliumEgressGatewayPolicy/p: Conflict" in result.stderr
+
+
+def test_a_file_that_is_no_text_spoils_no_other(run: Run, write: Write) -> None:
+    folder = write("all.yaml", *WORLD).parent
+    (folder / "latin.yaml").write_bytes(b"a: \xe9\xff\n")
+    result = run("entries", "-f", folder, "--node", "gw", "-o", "json")
+    assert json.loads(result.stdout) == [ROW]
+    assert result.exit_code == 1
+    assert "latin.yaml: cannot be read: not UTF-8 text" in result.stderr
+
+
+def test_standard_input_that_is_no_text_is_an_error_for_users() -> None:
+    from typer.testing import CliRunner
+
+    from egresslab.cli.policy import app
+    from egresslab.errors import PolicyError
+
+    result = CliRunner().invoke(app, ["entries", "-f", "-"], input=b"a: \xe9\xff\n")
+    assert isinstance(result.exception, PolicyError)
+    assert "stdin: cannot be read: not UTF-8 text" in str(result.exception)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_objects_one_after_another(indent: int | None, run: Run, write: Write) -> None:
+    path = write("all.json", "\n".join(json.dumps(obj, indent=indent) for obj in WORLD))
+    result = run("entries", "-f", path, "--node", "gw", "-o", "json")
+    assert (json.loads(result.stdout), result.exit_code) == ([ROW], 0)
+
+
+def test_yaml_directives_before_the_first_marker(run: Run, write: Write) -> None:
+    path = write("all.yaml", "# made by hand\n%YAML 1.1\n---\n" + yaml.safe_dump_all(WORLD))
+    result = run("entries", "-f", path, "--node", "gw", "-o", "json")
+    assert (json.loads(result.stdout), result.exit_code) == ([ROW], 0)
+
+
+def test_words_that_only_old_yaml_takes_for_numbers_and_dates_are_text(run: Run, write: Write) -> None:
+    """As the readers of Kubernetes take them: a date is a label value, an address of groups of digits is no number."""
+    pod = yaml.safe_dump(build.pod("a", "ADDRESS", labels={"app": "web", "released": "DATE"}))
+    text = pod.replace("ADDRESS", "2001:1:2:3:4:5:6:7").replace("DATE", "2026-01-01")
+    path = write("all.yaml", f"{text}---\n" + yaml.safe_dump_all([WORLD[0], build.cilium(destinationCIDRs=["::/0"])]))
+    result = run("entries", "-f", path, "--node", "gw", "-o", "json")
+    assert [row["source"] for row in json.loads(result.stdout)] == ["2001:1:2:3:4:5:6:7"]
+    assert result.exit_code == 0

@@ -105,3 +105,27 @@ def test_priority_is_given_as_the_reason() -> None:
     answer = ask(told, "203.0.113.7")
     assert answer.policy == "EgressGatewayPolicy/high"
     assert "its priority 0 is below 3" in reasons(answer)["low"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "why"),
+    [("10.244.3.3", "does not leave the cluster"), ("2001:db8::1", "has no IPv6 address")],
+)
+def test_nobody_wins_a_packet_that_policies_do_not_apply_to(destination: str, why: str) -> None:
+    told = world()
+    build.tell(told, build.cilium("z-all", destinationCIDRs=["0.0.0.0/0", "::/0"]))
+    answer = ask(told, destination)
+    assert answer.policy is None
+    assert not [candidate for candidate in answer.candidates if candidate.won]
+    assert why in reasons(answer)["z-all"]
+
+
+def test_a_pod_on_the_hosts_network_is_selected_by_nobody() -> None:
+    host = build.pod("h", "192.168.60.4")
+    host["spec"]["hostNetwork"] = True
+    told = world()
+    build.tell(told, host)
+    answer = ask(told, "203.0.113.7", pod="uid-default-h")
+    assert answer.verdict is Verdict.HOST_NETWORK
+    assert {candidate.won for candidate in answer.candidates} == {False}
+    assert reasons(answer)["c-narrow"] == "does not select the pod: it is on the host's network"

@@ -151,3 +151,37 @@ def test_kinds_that_decide_nothing_are_passed_over() -> None:
     assert from_kubernetes({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}}) is None
     assert from_kubernetes({}) is None
     assert from_kubernetes([]) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("cilium.io/v2alpha1", "CiliumEgressGatewayPolicy"),
+        (None, "CiliumEgressGatewayPolicy"),
+        ("egresslab.dev/v1", "EgressGateway"),
+        ("network.deckhouse.io/v1", "EgressGatewayPolicy"),
+        (None, "EgressGatewayPolicy"),
+        (None, "Pod"),
+        ("v2", "Node"),
+    ],
+)
+def test_a_version_nobody_serves_is_not_passed_over_in_silence(version: str | None, kind: str) -> None:
+    obj = {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": {}}
+    with pytest.raises(PolicyError) as caught:
+        from_kubernetes(obj)
+    assert (caught.value.object, caught.value.field) == (f"{kind}/x", "apiVersion")
+    assert caught.value.fix
+
+
+def test_kinds_of_the_same_name_in_other_groups_are_others_business() -> None:
+    for version in ("egressgateway.spidernet.io/v1beta1", "networking.example.com/v1"):
+        for kind in ("EgressGateway", "EgressGatewayPolicy", "Node"):
+            assert from_kubernetes({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}) is None
+
+
+def test_an_ipv4_address_in_ipv6_clothes_is_told_to_change() -> None:
+    policy = build.cilium(egressGateway={"nodeSelector": NODES, "egressIP": "::ffff:192.0.2.1"})
+    with pytest.raises(PolicyError) as caught:
+        from_kubernetes(policy)
+    assert caught.value.field == "spec.egressGateway.egressIP"
+    assert caught.value.fix == "write 192.0.2.1"
