@@ -21,7 +21,7 @@ from egresslab.agent.reportfile import ReportFile
 from egresslab.agent.sessionlink import ReplicatedLease
 from egresslab.agent.sessions import Sessions
 from egresslab.agent.view import ClusterView
-from egresslab.agent.voting import Surroundings, build_voting, lease_of, replicated
+from egresslab.agent.voting import Surroundings, build_voting, group_key, lease_of, replicated
 from egresslab.api import voters
 from egresslab.api.connection import Api
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
@@ -31,7 +31,7 @@ from egresslab.datapath.flowtable import FlowTable
 from egresslab.errors import ClusterError
 from egresslab.policy.entries import Change, Delete, Upsert
 from egresslab.policy.inventory import ActiveChoice, Kind, Node, NodeHealth, Ref, Value
-from egresslab.policy.model import Dialect, EgressPolicy, GatewayGroup, GroupKey
+from egresslab.policy.model import EgressPolicy, GatewayGroup, GroupKey
 from egresslab.policy.standby import standby_groups
 from egresslab.voter.files import LeaseReport, Report, Voting, read_voting, write
 
@@ -146,7 +146,7 @@ class Failover:
             return
         told: dict[Ref, Value] = {}
         for lease in report.leases:
-            key = _key(lease.key)
+            key = group_key(lease.key)
             if key is not None and lease.holder is not None:
                 choice = ActiveChoice(key, lease.holder)
                 told[choice.ref] = choice
@@ -218,9 +218,3 @@ class Failover:
                 )
             )
         self._sessions.update(found)
-
-
-def _key(text: str) -> GroupKey | None:
-    """The group that a report names; None for one of another version of ours."""
-    dialect, _, name = text.rpartition("/")
-    return GroupKey(Dialect(dialect), name) if dialect in set(Dialect) else None

@@ -21,7 +21,8 @@ from egresslab.voter.files import Report, dump
 
 logger = logging.getLogger(__name__)
 
-PORT = 9879
+PORT, ANNOUNCER_PORT = 9879, 9889
+"""TCP, on the node's InternalIP. An announcer may run beside an agent."""
 PATIENCE_S = 2.0
 """How long a gateway may take. One that is silent for so long is dead or cut off: it forwards nothing in any case, and
 a pod that waited for it would never start."""

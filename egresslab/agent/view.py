@@ -51,6 +51,8 @@ FOLLOWED: tuple[Resource, ...] = (
 NAME_LABEL = "app.kubernetes.io/name"
 AGENT = "egresslab-agent"
 """What the pods of the DaemonSet of agents carry; the one kind of pod whose readiness matters."""
+ANNOUNCER = "egresslab-announcer"
+"""The same of announcers, on nodes whose datapath is another's."""
 GATEWAY_DIALECTS = frozenset({Dialect.DECKHOUSE, Dialect.EGRESSLAB})
 """Dialects whose gateways are objects of their own, which another backend than our datapath may carry out."""
 
@@ -137,7 +139,10 @@ class ClusterView:
     def _take(self, change: ObjectChange) -> None:
         self._on_object(change)
         ref = ref_of_object(change.object)
-        told = _told(change) if ref is None or not self._elsewhere(ref) else None
+        told = _told(change)
+        if ref is not None and self._elsewhere(ref) and not isinstance(told, Refuse):
+            # Whoever carries it out: what is wrong with it, and that nothing is any more, is told here.
+            told = Delete(ref) if ref in self.engine.refused else None
         if told is not None:
             self.tell(told)
 

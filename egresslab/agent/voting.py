@@ -14,7 +14,7 @@ from egresslab.api.voters import VoterSet
 from egresslab.datapath.leases import lease_number
 from egresslab.policy.engine import Engine
 from egresslab.policy.inventory import Node
-from egresslab.policy.model import GatewayGroup, GroupKey, HealthProbe, SourceKind
+from egresslab.policy.model import Dialect, GatewayGroup, GroupKey, HealthProbe, SourceKind
 from egresslab.policy.sources import interfaces_of
 from egresslab.policy.standby import Doubt, StandbyGroup, own_source, probed_nodes, standby_groups
 from egresslab.voter.files import Candidate, Failback, Group, Pace, Peer, Voting, Watched
@@ -35,6 +35,12 @@ class Surroundings:
 def lease_of(key: GroupKey) -> int:
     """The number of a group's lease."""
     return lease_number(key.dialect, key.name)
+
+
+def group_key(text: str) -> GroupKey | None:
+    """The group that a report names; None for one of another version of ours."""
+    dialect, _, name = text.rpartition("/")
+    return GroupKey(Dialect(dialect), name) if dialect in set(Dialect) else None
 
 
 def replicated(group: GatewayGroup) -> bool:

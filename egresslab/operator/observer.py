@@ -37,7 +37,10 @@ class Observer:
     """
 
     def __init__(
-        self, targets: Callable[[], Mapping[str, IPv4Address]], on_change: Callable[[], None], port: int = PORT
+        self,
+        targets: Callable[[], Mapping[str, IPv4Address]],
+        on_change: Callable[[], None],
+        port: Callable[[], int] = lambda: PORT,
     ) -> None:
         self._targets = targets
         self._on_change = on_change
@@ -48,6 +51,10 @@ class Observer:
         self.looked = False
         """Whether there has been a round."""
         self.wake = asyncio.Event()
+
+    def forget(self) -> None:
+        """As before the first round: others are to be asked."""
+        self.reports, self.looked = {}, False
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -74,7 +81,7 @@ class Observer:
             self._on_change()
 
     async def _ask(self, session: aiohttp.ClientSession, node: str, address: IPv4Address) -> Report | None:
-        url = f"http://{address}:{self._port}/gateways"
+        url = f"http://{address}:{self._port()}/gateways"
         try:
             async with (
                 asyncio.timeout(DEADLINE_S),

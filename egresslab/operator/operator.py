@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 
-from egresslab.agent.peers import PORT
+from egresslab.agent.peers import ANNOUNCER_PORT, PORT
 from egresslab.agent.programmer import ENTRIES
-from egresslab.agent.view import ClusterView
+from egresslab.agent.view import AGENT, ANNOUNCER, NAME_LABEL, ClusterView, is_agent
 from egresslab.api.connection import Api
 from egresslab.api.reflector import Reflector
 from egresslab.api.resources import (
     CILIUM_POLICIES,
     DECKHOUSE_GATEWAYS,
+    DECKHOUSE_POLICIES,
     EGRESSLAB_GATEWAYS,
     EGRESSLAB_POLICIES,
     PODS,
     Object,
     Resource,
 )
+from egresslab.api.settings import Backend
+from egresslab.errors import PolicyError
+from egresslab.operator.ciliumbackend import CiliumBackend, Source
 from egresslab.operator.conditions import status_of
 from egresslab.operator.electorate import Elector
 from egresslab.operator.gatewayreports import GatewayReports, Watched
@@ -30,25 +35,48 @@ from egresslab.operator.observer import Observer
 from egresslab.operator.policyreports import PolicyReports, Situation
 from egresslab.operator.registrar import Ballot, Registrar
 from egresslab.operator.reports import ProblemReports
-from egresslab.policy.engine import Settings
+from egresslab.policy.ciliumobjects import HOSTNAME, Active
+from egresslab.policy.engine import Engine, Settings
 from egresslab.policy.entries import Change, Changes, Delete, Problem, Refuse, Upsert
 from egresslab.policy.inventory import ActiveChoice, Kind, ref_of
-from egresslab.policy.model import Dialect, GroupKey
-from egresslab.policy.objects import ref_of_object
-from egresslab.policy.standby import standby_groups
+from egresslab.policy.model import Dialect, EgressPolicy, GroupKey
+from egresslab.policy.objects import from_kubernetes, ref_of_object
+from egresslab.policy.standby import own_source, standby_groups
 
-AGENT_LABEL = "app.kubernetes.io/name=egresslab-agent"
+DAEMONS = f"{NAME_LABEL} in ({AGENT},{ANNOUNCER})"
 POLICY_GROUPS = frozenset({CILIUM_POLICIES.group, DECKHOUSE_GATEWAYS.group, EGRESSLAB_GATEWAYS.group})
 GATEWAYS: Mapping[Dialect, Resource] = {Dialect.DECKHOUSE: DECKHOUSE_GATEWAYS, Dialect.EGRESSLAB: EGRESSLAB_GATEWAYS}
 
 
 class Operator:
-    """Follows the cluster and its nodes and reports on both; `agent_port` is where agents answer."""
+    """Follows the cluster and its nodes and reports on both; with Cilium as the backend it writes Cilium's policies.
 
-    def __init__(self, api: Api, agent_port: int = PORT, metrics: OperatorMetrics | None = None) -> None:
-        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed)
-        self._agents = Reflector(api, PODS, lambda change: self._wake_all(), label_selector=AGENT_LABEL)
-        self._observer = Observer(self._targets, self._observed, agent_port)
+    `agent_port` and `announcer_port` are where those answer; `term` tells this leader from others.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        agent_port: int = PORT,
+        metrics: OperatorMetrics | None = None,
+        *,
+        announcer_port: int = ANNOUNCER_PORT,
+        term: str = "",
+    ) -> None:
+        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, under_cilium=frozenset({Kind.GROUP}))
+        self._view.on_backend = self._other_backend
+        self._ports = {Backend.EGRESSLAB: agent_port, Backend.CILIUM: announcer_port}
+        self._agents = Reflector(api, PODS, lambda change: self._wake_all(), label_selector=DAEMONS)
+        self._observer = Observer(self._targets, self._observed, lambda: self._ports[self._view.backend])
+        self._parsed: dict[str, tuple[str, EgressPolicy | None]] = {}
+        self._cilium = CiliumBackend(
+            api,
+            self._sources,
+            lambda: self._view.objects[CILIUM_POLICIES],
+            self._carried_out,
+            ready=lambda: self._observer.looked,
+            term=term,
+        )
         self._registrar = Registrar(api, self._ballot, lambda: self._observer.wake.set())
         self._problems = ProblemReports(api, self._problems_by_object)
         self._gateways = GatewayReports(api, self._watched)
@@ -69,6 +97,7 @@ class Operator:
             group.create_task(self._problems.run())
             group.create_task(self._gateways.run())
             group.create_task(self._policies.run())
+            group.create_task(self._cilium.run())
 
     # What happens.
 
@@ -82,14 +111,21 @@ class Operator:
                 kind = ref.kind
             case _:
                 kind = Kind.GROUP
+        if kind is not Kind.POD:
+            self._cilium.wake.set()
         if kind in (Kind.NODE, Kind.GROUP):
             self._gateways.wake.set()
             self._registrar.wake.set()
             self._observer.wake.set()
 
     def _wake_all(self) -> None:
-        for part in (self._problems, self._policies, self._gateways, self._registrar, self._observer):
+        for part in (self._problems, self._policies, self._gateways, self._registrar, self._observer, self._cilium):
             part.wake.set()
+
+    def _other_backend(self) -> None:
+        """Others hold the leases from now on, and what was heard so far says nothing of them."""
+        self._observer.forget()
+        self._wake_all()
 
     def _observed(self) -> None:
         """Whoever holds a lease is the gateway for our decisions too, as it is for the nodes'."""
@@ -103,6 +139,11 @@ class Operator:
         self._policies.wake.set()
         self._gateways.wake.set()
         self._registrar.wake.set()
+        self._cilium.wake.set()
+
+    def _carried_out(self) -> None:
+        self._problems.wake.set()
+        self._policies.wake.set()
 
     # What others look at.
 
@@ -154,18 +195,41 @@ class Operator:
         probes = [group.group.health for group in registry.groups.values() if group.group and group.group.standby]
         return Ballot(electors, counting, alive, max((p.interval_s * (p.failures + 1) for p in probes), default=0.0))
 
+    def _sources(self) -> list[Source] | None:
+        """Policies that Cilium is to carry out; None where it is not asked, nor anybody's voice heard yet."""
+        if self._view.backend is not Backend.CILIUM:
+            return None
+        engine = self._view.engine
+        views = {view.key: view for view in self._views()}
+        found, parsed = [], {}
+        for resource in (DECKHOUSE_POLICIES, EGRESSLAB_POLICIES):
+            for obj in self._view.objects[resource]:
+                metadata = obj["metadata"]
+                known = self._parsed.get(metadata["uid"])
+                if known is None or known[0] != metadata["resourceVersion"]:
+                    known = metadata["resourceVersion"], _policy(obj) or (known[1] if known is not None else None)
+                parsed[metadata["uid"]] = known
+                policy = known[1]
+                if policy is not None and isinstance(policy.group, GroupKey):
+                    found.append(Source(obj, policy, views.get(policy.group), partial(active_of, engine, policy.group)))
+        self._parsed = parsed
+        return found
+
     def _ready_agents(self) -> set[str]:
+        name = ANNOUNCER if self._view.backend is Backend.CILIUM else AGENT
         return {
             pod["spec"].get("nodeName", "")
             for pod in self._agents
-            if "deletionTimestamp" not in pod["metadata"]
+            if is_agent(pod, name)
+            and "deletionTimestamp" not in pod["metadata"]
             and status_of(pod.get("status", {}).get("conditions"), "Ready") == "True"
         }
 
     def _situation(self) -> Situation:
         objects = list(self._view.objects[EGRESSLAB_POLICIES])
         engine = self._view.engine
-        return Situation(engine, engine.problems(), objects, self._ready_agents())
+        outcomes = self._cilium.outcomes if self._view.backend is Backend.CILIUM else None
+        return Situation(engine, engine.problems(), objects, self._ready_agents(), outcomes)
 
     def _problems_by_object(self) -> dict[Problem, Object]:
         """What is wrong now, with the policy or gateway concerned."""
@@ -175,5 +239,20 @@ class Operator:
             if resource.group in POLICY_GROUPS
             for obj in objects
         }
-        found = self._view.engine.problems()
+        found = [*self._view.engine.problems(), *(p for told in self._cilium.problems().values() for p in told)]
         return {problem: objects[problem.ref] for problem in found if problem.ref in objects}
+
+
+def active_of(engine: Engine, key: GroupKey, node: str) -> Active | None:
+    """What a node leaves with as the gateway of a group; None when it cannot be."""
+    own, known = own_source(engine, key, node), engine.registry.nodes.get(node)
+    return Active(known.labels.get(HOSTNAME, node), own) if own is not None and known is not None else None
+
+
+def _policy(obj: Object) -> EgressPolicy | None:
+    """None for what is refused, which is told where all refusals are."""
+    try:
+        value = from_kubernetes(obj)
+    except PolicyError:
+        return None
+    return value if isinstance(value, EgressPolicy) else None

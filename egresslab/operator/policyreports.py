@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.resources import EGRESSLAB_POLICIES, Object
+from egresslab.operator.ciliumbackend import Outcome, in_words
 from egresslab.operator.conditions import Condition, Truth
 from egresslab.operator.statuses import Statuses
 from egresslab.policy.engine import Engine
@@ -38,12 +39,14 @@ WITHOUT_SOURCE = (
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a status is made of: decisions, what is wrong, policies there are, nodes whose agent is ready."""
+    """What a status is made of: decisions, what is wrong, policies there are, nodes whose agent is ready; where Cilium
+    carries policies out, what became of each."""
 
     engine: Engine
     problems: Collection[Problem]
     objects: Collection[Object]
     ready_agents: Collection[str]
+    outcomes: Mapping[PolicyKey, Outcome] | None = None
 
 
 class PolicyReports:
@@ -73,12 +76,43 @@ class PolicyReports:
         for obj in now.objects:
             key = PolicyKey(Dialect.EGRESSLAB, obj["metadata"]["name"])
             own = found.get(key, Usage())
+            outcome = now.outcomes.get(key) if now.outcomes is not None else None
+            if outcome is not None:
+                own = _together(found.get(PolicyKey(Dialect.CILIUM, name), Usage()) for name in outcome.objects)
             fields = {"pods": own.pods, "entries": own.entries}
             told = [p for p in now.problems if p.ref == ref_of_key(key)]
             full = [p for p in now.problems if p.reason is Reason.MAP_FULL]
             conditions = policy_conditions(own, told, full, now.ready_agents)
+            if now.outcomes is not None:
+                conditions = (conditions[0], _carried_out(outcome), conditions[2])
             await self._statuses.write(EGRESSLAB_POLICIES, obj, fields, conditions)
         self._statuses.keep(obj["metadata"]["uid"] for obj in now.objects)
+
+
+def _carried_out(outcome: Outcome | None) -> Condition:
+    """`Programmed` where Cilium's agents do it: whether objects lead to a gateway; what its maps hold is not known."""
+    if outcome is None:
+        return Condition("Programmed", Truth.UNKNOWN, "NotYet", "no CiliumEgressGatewayPolicy was written so far")
+    said = [in_words(outcome), *outcome.lost]
+    said += [f"CiliumEgressGatewayPolicy/{name} is somebody else's" for name in outcome.taken]
+    if outcome.taken:
+        return Condition("Programmed", Truth.FALSE, str(Reason.NAME_TAKEN), "; ".join(said))
+    if outcome.lost:
+        return Condition("Programmed", Truth.FALSE, str(Reason.NOT_IN_CILIUM), "; ".join(said))
+    if outcome.hostname is None:
+        return Condition("Programmed", Truth.FALSE, str(Reason.NO_GATEWAY_NODE), "; ".join(said))
+    return Condition("Programmed", Truth.TRUE, "GivenToCilium", "; ".join(said))
+
+
+def _together(parts: Iterable[Usage]) -> Usage:
+    """One family's object concerns the pods that the other's does."""
+    own = Usage()
+    for part in parts:
+        own.pods = max(own.pods, part.pods)
+        own.entries += part.entries
+        own.nodes |= part.nodes
+        own.gateways |= part.gateways
+    return own
 
 
 def policy_conditions(

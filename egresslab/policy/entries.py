@@ -127,6 +127,8 @@ class Reason(StrEnum):
     INTERFACES_UNKNOWN = "InterfacesUnknown"
     CONFLICT = "Conflict"
     MAP_FULL = "MapFull"
+    NOT_IN_CILIUM = "NotInCilium"
+    NAME_TAKEN = "NameTaken"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -47,9 +47,13 @@ PATIENCE_S = 10.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """The server, with the operator's rights from the manifest that clusters get."""
     with running_server(tmp_path_factory.mktemp("operator"), {OPERATOR: "system:authenticated"}) as running:
-        manifest = environment_files("netns") / "manifests" / "operator.yaml"
-        objects: list[Object] = [*definitions(), *yaml.safe_load_all(manifest.read_text())]
-        wanted = [obj for obj in objects if obj["kind"] != "Deployment"]
+        files = environment_files("netns")
+        manifests = (files / "manifests" / "operator.yaml", files / "cilium-backend.yaml")
+        objects: list[Object] = [
+            *definitions(),
+            *(o for file in manifests for o in yaml.safe_load_all(file.read_text())),
+        ]
+        wanted = [obj for obj in objects if obj["kind"] not in ("Deployment", "DaemonSet")]
         done = kubectl(running, "apply", "--server-side", "-f", "-", stdin=json.dumps(_list(wanted)))
         assert done.returncode == 0, done.stderr
         yield running
@@ -132,21 +136,22 @@ class Cluster:
         }
         await self.api.patch(NODES, name, {"status": status}, subresource="status")
 
-    async def agent(self, name: str, *, ready: bool = True) -> None:
-        """An agent's pod on a node."""
+    async def agent(self, name: str, *, ready: bool = True, daemon: str = "egresslab-agent") -> None:
+        """An agent's pod on a node, or an announcer's."""
+        pod = f"{daemon.removeprefix('egresslab-')}-{name}"
         body: Object = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": f"agent-{name}",
+                "name": pod,
                 "namespace": "kube-system",
-                "labels": {"app.kubernetes.io/name": "egresslab-agent"},
+                "labels": {"app.kubernetes.io/name": daemon},
             },
             "spec": {"nodeName": name, "hostNetwork": True, "containers": [{"name": "agent", "image": "x"}]},
         }
         await self.api.apply(PODS, body, field_manager="test")
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": str(ready)}]}
-        await self.api.patch(PODS, f"agent-{name}", {"status": status}, "kube-system", subresource="status")
+        await self.api.patch(PODS, pod, {"status": status}, "kube-system", subresource="status")
 
     async def apply(self, obj: Object, resource: Resource) -> Object:
         """Make or change an object."""
@@ -165,7 +170,7 @@ class Cluster:
     async def operator(self) -> AsyncIterator[None]:
         """An operator at work with the rights it has on a cluster; it must not have failed by the end."""
         async with connect(self.server.kubeconfig_for(OPERATOR)) as api:
-            running = asyncio.create_task(Operator(api, self.agents.port).run())
+            running = asyncio.create_task(Operator(api, self.agents.port, announcer_port=self.agents.port).run())
             try:
                 yield
             finally:
