@@ -117,15 +117,15 @@ def test_any_killed_process_comes_back_once_and_the_lab_stays_whole(lab: LabPath
     commands = []
     for record in read_records(lab.processes):
         if not record.name.startswith("supervisor"):
-            commands.append(tuple(record.argv))
+            commands.append(" ".join(record.argv))
     running = [_command(pid) for pid in os.listdir("/proc") if pid.isdigit()]  # noqa: PTH208
     assert [running.count(command) for command in commands] == [1] * len(commands)
 
 
-def _command(pid: str) -> tuple[str, ...]:
+def _command(pid: str) -> str:
     with suppress(OSError), open(f"/proc/{pid}/cmdline") as file:  # noqa: PTH123
-        return tuple(file.read().split("\0")[:-1])
-    return ()
+        return file.read().strip("\0").replace("\0", " ")
+    return ""
 
 
 def test_everything_killed_at_once_is_mended_by_up(lab: LabPaths) -> None:

@@ -94,18 +94,27 @@ def process_environment() -> dict[str, str]:
     return {**kept, "HOME": "/root", "PATH": os.pathsep.join(dict.fromkeys(path))}
 
 
-def start_supervisor(paths: LabPaths) -> None:
-    """Start the first supervisor, which starts everything else; returns when it is in charge."""
+def begin_supervisor(paths: LabPaths) -> subprocess.Popen[bytes]:
+    """Start a supervisor, which starts everything else as soon as its standard input is closed and there is a plan."""
+    for directory in (paths.processes, paths.held, paths.logs):
+        directory.mkdir(exist_ok=True)
     with paths.log(ACTIVE).open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command(paths.lab),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
             cwd="/",
             env=process_environment(),
         )
+
+
+def start_supervisor(paths: LabPaths, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Let the supervisor go on that was begun, or start one; returns when it is in charge."""
+    process = process or begin_supervisor(paths)
+    assert process.stdin is not None
+    process.stdin.close()
     deadline = time.monotonic() + SUPERVISOR_DEADLINE_S
     while (record := read_record(paths.processes / f"{ACTIVE}.json")) is None or not is_alive(record):
         if process.poll() is not None or time.monotonic() > deadline:

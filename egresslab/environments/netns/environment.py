@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class NetnsEnvironment:
         self._paths = LabPaths(lab)
         self._topology_file = topology
         self._bare = bare
+        self._begun: subprocess.Popen[bytes] | None = None
 
     @property
     def lab(self) -> str:
@@ -74,6 +76,8 @@ class NetnsEnvironment:
                 if any(self._paths.root.iterdir()):
                     clock.step("clearing away what an earlier run left")
                     demolish(self._paths, record)
+                # It takes about as long to warm up as the rest takes to be made.
+                self._begun = construction.begin_supervisor(self._paths)
                 topology = topology or load_topology(definitions("netns") / "topology.yaml")
                 try:
                     record = construction.construct(self._paths, topology, bare=self._bare, lock=lock, progress=clock)
@@ -161,8 +165,9 @@ class NetnsEnvironment:
 
     def _start(self, record: LabRecord, objects: list[dict[str, Any]], clock: _Clock) -> Outcome:
         clock.step("processes")
-        if not construction.supervised(self._paths):
-            construction.start_supervisor(self._paths)
+        if self._begun is not None or not construction.supervised(self._paths):
+            construction.start_supervisor(self._paths, self._begun)
+            self._begun = None
         asyncio.run(self._make_ready(record, objects, clock))
         write_lab(record.at(Stage.RUNNING))
         return clock.outcome(changed=True)
@@ -200,6 +205,10 @@ class NetnsEnvironment:
             raise
 
     def _remove(self) -> None:
+        if self._begun is not None:
+            self._begun.kill()
+            self._begun.wait()
+            self._begun = None
         demolish(self._paths, read_lab(self._paths))
         self._paths.root.rmdir()
         with host.host_locked():

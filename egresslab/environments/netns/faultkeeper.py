@@ -206,7 +206,7 @@ async def _apart(work: Callable[[], object]) -> None:
     await asyncio.to_thread(work)
 
 
-async def main(lab: str) -> None:
+async def keep(lab: str) -> None:
     """Keep the faults of a lab until told to stop."""
     paths = LabPaths(lab)
     record = read_lab(paths)
@@ -221,8 +221,13 @@ async def main(lab: str) -> None:
             logger.info("stopped; what is broken stays so until the next one looks")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lab", required=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(main(parser.parse_args().lab))
+    asyncio.run(keep(parser.parse_args().lab))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,8 @@ There are two of these. One holds the lock and starts, adopts and restarts what 
 on the lock and is in charge as soon as the first one dies, by which the kernel releases it. A process is recorded
 before it may execute anything, so that whoever supervises next adopts it instead of starting it twice.
 
-It stays small on purpose: no asyncio, no netlink, no Kubernetes.
+What runs here stays small on purpose: no asyncio, no netlink, no Kubernetes. The one that begins a lab imports what the
+lab's processes need, which it never runs itself, to fork them from there (`warm`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from egresslab.environments.netns import warm
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.records import (
     ProcessRecord,
     boot_id,
+    is_alive,
     open_process,
     read_record,
     start_time,
@@ -78,10 +81,11 @@ def lock(path: Path, *, wait: bool) -> int | None:
     return descriptor
 
 
-def spawn(paths: LabPaths, name: str, argv: list[str], restarts: int) -> int:
+def spawn(paths: LabPaths, name: str, argv: list[str], restarts: int, program: warm.Program | None = None) -> int:
     """Start a process with its record written before it executes; returns its PID.
 
-    The child waits on a pipe: if we die before the record is there the pipe breaks, and the child ends unheard.
+    The child waits on a pipe: if we die before the record is there the pipe breaks, and the child ends unheard. With
+    `program` it does not execute `argv` but becomes the program that this stands for, by `warm.Born`.
     """
     gate, opener = os.pipe()
     pid = os.fork()
@@ -95,11 +99,14 @@ def spawn(paths: LabPaths, name: str, argv: list[str], restarts: int) -> int:
             log = os.open(_log(paths, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            if os.read(gate, 1):
-                os.execv(argv[0], argv)
-        except OSError as error:
+            if not os.read(gate, 1):
+                os._exit(127)
+            if program is not None:
+                warm.settle(argv)
+                raise warm.Born(program)
+            os.execv(argv[0], argv)
+        except Exception as error:
             os.write(2, f"cannot start {argv}: {error}\n".encode())
-        finally:
             os._exit(127)
     os.close(gate)
     try:
@@ -124,8 +131,9 @@ def _log(paths: LabPaths, name: str) -> Path:
 class Supervisor:
     """The one in charge."""
 
-    def __init__(self, paths: LabPaths) -> None:
+    def __init__(self, paths: LabPaths, programs: dict[str, warm.Program]) -> None:
         self._paths = paths
+        self._programs = programs
         self._children: dict[str, Child] = {}
         self._by_descriptor: dict[int, str] = {}
         self._poller = select.poll()
@@ -169,7 +177,8 @@ class Supervisor:
         else:
             # Whoever waits for the lock says so itself; until then the record is that of a beginner.
             recorded = STARTING if name == STANDBY else name
-            child.pid = spawn(self._paths, recorded, argv, record.restarts + 1 if record else 0)
+            program = self._programs.get(warm.module_of(argv))
+            child.pid = spawn(self._paths, recorded, argv, record.restarts + 1 if record else 0, program)
             try:
                 descriptor = os.pidfd_open(child.pid)
             except ProcessLookupError:
@@ -222,8 +231,28 @@ def main() -> int:
         # The lab was removed under our feet.
         return 0
     say("in charge")
-    Supervisor(paths).run()
-    return 0
+    programs = warm.import_programs() if _begins(paths) else {}
+    # Whoever began us may still be writing the plan; when it has ended without one there is nothing to do.
+    os.read(0, 1)
+    try:
+        Supervisor(paths, programs).run()
+    except warm.Born as birth:
+        program = birth.program
+    else:
+        return 0
+    return program() or 0
+
+
+def _begins(paths: LabPaths) -> bool:
+    """Whether there is a lab to start: nothing runs that could be adopted, and what will is worth being imported."""
+    records = (read_record(file) for file in paths.processes.glob("*.json"))
+    if any(record and record.pid != os.getpid() and is_alive(record) for record in records):
+        return False
+    try:
+        plan: dict[str, list[str]] = json.loads(paths.plan.read_text())
+    except FileNotFoundError:
+        return True
+    return any(warm.module_of(argv) in warm.PROGRAMS for argv in plan.values())
 
 
 if __name__ == "__main__":
