@@ -30,8 +30,8 @@ UNREADABLE = (yaml.YAMLError, ValueError, LookupError, TypeError, ArithmeticErro
 
 
 def _loader() -> Any:
-    """PyYAML's safe loader, but what Kubernetes' readers take for text is text: dates, `=`, and numbers to base 60, which
-    is what an IPv6 address of digits alone looks like."""
+    """PyYAML's safe loader, but what Kubernetes' readers take for text is text: dates, `=`, and numbers to base 60, for
+    which an IPv6 address of digits alone is taken otherwise."""
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     own = {"timestamp", "value", "int", "float"}
     kept = {

@@ -22,6 +22,7 @@ from egresslab.policy.entries import (
     SlotChange,
 )
 from egresslab.policy.groups import GroupState
+from egresslab.policy.identities import as_cilium_sees
 from egresslab.policy.inventory import (
     ActiveChoice,
     DomainAnswer,
@@ -34,11 +35,11 @@ from egresslab.policy.inventory import (
     ref_of,
 )
 from egresslab.policy.matching import selects
-from egresslab.policy.model import Address, EgressPolicy, GatewayGroup, Network, Selection
+from egresslab.policy.model import Address, Dialect, EgressPolicy, GatewayGroup, Network, Selection
 from egresslab.policy.pods import Identity, Pods, PodState
 from egresslab.policy.profiles import NOTHING, PolicyState, Profile, build_profile
 from egresslab.policy.registry import Registry
-from egresslab.policy.settings import DEFAULTS, Settings
+from egresslab.policy.settings import DEFAULTS, Fidelity, Settings
 
 __all__ = ["Engine", "Settings"]
 
@@ -152,7 +153,7 @@ class Engine:
             case Node():
                 self._node(known.name, after, changes)
             case EgressPolicy():
-                self._policy(known, after is not None, changes)
+                self._policy(self._read(known), after is not None, changes)
             case GatewayGroup():
                 assert known.key is not None  # it has a ref
                 self._regroup(registry.set_group(known.key, known if after else None), changes)
@@ -163,6 +164,10 @@ class Engine:
             case DomainAnswer():
                 for policy in registry.set_domain(known.name, known.addresses if after else ()):
                     self._policy(policy, True, changes)
+
+    def _read(self, policy: EgressPolicy) -> EgressPolicy:
+        cilium = self.settings.fidelity is Fidelity.CILIUM and policy.key.dialect is Dialect.CILIUM
+        return as_cilium_sees(policy) if cilium else policy
 
     def _pod(self, before: Value | None, after: Value | None, changes: Changes) -> None:
         concerned = dict.fromkeys(

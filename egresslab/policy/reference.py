@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from egresslab.policy.hashing import bucket_of, election_order, fnv1a_32, weight
+from egresslab.policy.identities import as_cilium_sees
 from egresslab.policy.inventory import (
     NAMESPACE_NAME_LABEL,
     POD_NAMESPACE_LABEL,
@@ -70,9 +71,13 @@ class _World:
         self.unhealthy = {health.node for health in of(NodeHealth) if not health.healthy}
         self.active = {choice.group: choice.node for choice in of(ActiveChoice)}
         self.answers = of(DomainAnswer)
-        self.policies = sorted(of(EgressPolicy), key=lambda policy: policy.precedence)
+        self.policies = sorted(map(self._read, of(EgressPolicy)), key=lambda policy: policy.precedence)
         self.chosen: dict[tuple[GatewayGroup, int | None], list[Gateway | None]] = {}
         self.groups = {group.key: group for group in of(GatewayGroup)}
+
+    def _read(self, policy: EgressPolicy) -> EgressPolicy:
+        cilium = self.settings.fidelity is Fidelity.CILIUM and policy.key.dialect is Dialect.CILIUM
+        return as_cilium_sees(policy) if cilium else policy
 
     def entries(self) -> dict[tuple[Address, Network], Outcome]:
         owners: dict[Address, Pod] = {}

@@ -69,6 +69,11 @@ DUPLICATE = _rule("duplicate", Level.WARNING, "The same object is there twice; t
 POOLED_NODES = _rule(
     "pooled-node-selectors", Level.WARNING, "Cilium applies each nodeSelector to all entries; here it binds to its own."
 )
+OUTSIDE_IDENTITY = _rule(
+    "label-outside-identity",
+    Level.WARNING,
+    "Cilium leaves the label out of identities by default, and no podSelector meets it there.",
+)
 ADDRESS_NOT_WATCHED = _rule(
     "address-not-watched", Level.NOTE, "Cilium does not notice when the egress address appears or moves; we do."
 )
@@ -98,6 +103,7 @@ RULES: tuple[Rule, ...] = (
     MAP_FULL,
     DUPLICATE,
     POOLED_NODES,
+    OUTSIDE_IDENTITY,
     ADDRESS_NOT_WATCHED,
     UNTRANSLATABLE,
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from egresslab.policy.identities import outside_identities
 from egresslab.policy.lint.findings import (
     ADDRESS_NOT_WATCHED,
     FAMILY,
     HOST_BITS,
     IGNORED_GATEWAY,
+    OUTSIDE_IDENTITY,
     POOLED_NODES,
     USELESS_EXCLUSION,
 )
@@ -46,6 +48,8 @@ def check_policy(index: int, policy: EgressPolicy, obj: object, report: Report) 
                 message = f"Cilium looks for {address} when a policy or a node changes, and at no other time"
                 fix = "on Cilium, touch the policy after the address has moved"
                 report(index, ADDRESS_NOT_WATCHED, f"{path}.egressIP", message, fix)
+    if policy.key.dialect is not Dialect.EGRESSLAB:
+        _identities(index, policy, report)
     if policy.key.dialect is Dialect.CILIUM:
         _cilium_only(index, policy, obj, report)
 
@@ -80,6 +84,14 @@ def _host_bits(index: int, path: str, cidr: Cidr, report: Report) -> None:
     message = f"{cidr.written} has host bits set; the kernel matches {cidr.network}"
     whole = f"{cidr.written.partition('/')[0]}/{address.max_prefixlen}"
     report(index, HOST_BITS, path, message, f"write {cidr.network}, or {whole} for the one address")
+
+
+def _identities(index: int, policy: EgressPolicy, report: Report) -> None:
+    for number, selection in enumerate(policy.selections):
+        for key in sorted({wish.key for wish in selection.pods.requirements if outside_identities(wish.key)}):
+            message = f"Cilium leaves {key} out of identities unless told otherwise, so it takes no pod to have it"
+            fix = "select by another label, or name it in Cilium's option `labels`"
+            report(index, OUTSIDE_IDENTITY, f"spec.selectors[{number}].podSelector", message, fix)
 
 
 def _cilium_only(index: int, policy: EgressPolicy, obj: object, report: Report) -> None:

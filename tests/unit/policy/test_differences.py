@@ -39,6 +39,21 @@ def test_a_node_selector_binds_to_its_own_entry(settings: Settings, selected: bo
     assert (("10.0.0.2", TO[1]) in build.rows(told)) is selected
 
 
+@pytest.mark.parametrize(
+    ("operator", "ours", "cilium"),
+    [("In", True, False), ("Exists", True, False), ("NotIn", False, True), ("DoesNotExist", False, True)],
+)
+@pytest.mark.parametrize("key", ["pod-template-hash", "statefulset.kubernetes.io/pod-name", "x.beta.kubernetes.io/y"])
+def test_labels_that_cilium_leaves_out_of_identities(key: str, operator: str, ours: bool, cilium: bool) -> None:
+    expression = {"key": key, "operator": operator, **({"values": ["v"]} if operator in ("In", "NotIn") else {})}
+    pod = build.pod("a", "10.0.0.1", labels={key: "v", "app.kubernetes.io/name": "web"})
+    named = {"app.kubernetes.io/name": "web", "io.kubernetes.pod.namespace": "default"}
+    policy = build.cilium(selectors=[{"podSelector": {"matchLabels": named, "matchExpressions": [expression]}}])
+    for settings, selected in ((Settings(), ours), (CILIUM, cilium)):
+        told = build.engine(build.node("gw", 2), policy, pod, settings=settings)
+        assert (TO in build.rows(told)) is selected
+
+
 def test_cilium_pools_node_selectors_also_to_select_more() -> None:
     """Any entry on a node of any nodeSelector: an api pod on the web entry's node."""
     selectors = [

@@ -137,6 +137,11 @@ CASES: list[tuple[str, Sequence[object], tuple[str, str]]] = [
         ("pooled-node-selectors", "spec.selectors"),
     ),
     (
+        "outside identities",
+        [build.cilium(selectors=[{"podSelector": {"matchLabels": {"pod-template-hash": "5d"}}}])],
+        ("label-outside-identity", "spec.selectors[0].podSelector"),
+    ),
+    (
         "ours, address nowhere",
         [build.gateway(source={"addresses": ["192.0.2.9"]}), build.policy()],
         ("egress-ip-nowhere", "spec.source.addresses[0]"),
