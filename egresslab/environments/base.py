@@ -24,10 +24,13 @@ class Phase(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """Ways to break a lab: a node that dies at once, a cable that is pulled, a process that is killed (and starts
-    again), or that is stopped (and stays away until it is healed)."""
+    """Ways to break a lab: a node that dies at once, that loses power and starts again, that stands still with all
+    that is on it; a cable that is pulled; a process that is killed (and starts again), or that is stopped (and stays
+    away until it is healed)."""
 
     CRASH = "crash"
+    POWER = "power"
+    HANG = "hang"
     CUT = "cut"
     KILL = "kill"
     STOP = "stop"
@@ -35,7 +38,8 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One breakage; `target` is a node (crash, cut) or a process (kill, stop), `network` narrows a cut to one."""
+    """One breakage; `target` is a node (crash, power, hang, cut) or a process (kill, stop), `network` narrows a cut to
+    one. Only nodes that are machines can hang."""
 
     kind: FaultKind
     target: str

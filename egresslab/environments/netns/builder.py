@@ -18,7 +18,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from egresslab.environments.netns.kernel import MS_BIND, enter_network, mount, unshare_network
+from egresslab.environments.netns.kernel import MS_BIND, enter_network, make_tap, mount, unshare_network
 from egresslab.environments.netns.paths import NAMESPACES
 
 CARRIER_DEADLINE_S, CARRIER_PAUSE_S = 3.0, 0.01
@@ -75,6 +75,9 @@ def build(order: dict[str, Any], step: Step) -> None:
                 snoop_nothing = {"br_forward_delay": 0, "br_mcast_snooping": 0}
                 ip.link("add", ifname=link["name"], kind="bridge", mtu=link["mtu"], **snoop_nothing)
                 bridges[link["name"]] = [_up(ip, link["name"])]
+    for tap in order.get("taps", ()):
+        step.text = f"make the port {tap['port']}"
+        _tap(fabric, bridges[tap["bridge"]][0], tap, fabric_name)
     for plan in order["create"]:
         ip = sockets[plan["name"]]
         names = {"lo", *(link["name"] for link in plan["links"])}
@@ -111,6 +114,14 @@ def _cable(fabric: IPRoute, bridge: int, link: dict[str, Any], namespace: str) -
         os.close(descriptor)
     (port,) = fabric.link_lookup(ifname=link["port"])
     fabric.link("set", index=port, master=bridge, state="up")
+
+
+def _tap(fabric: IPRoute, bridge: int, tap: dict[str, Any], namespace: str) -> None:
+    """A port of the bridge for a virtual machine, which opens it by name in the fabric's namespace."""
+    enter_network(NAMESPACES / namespace)
+    make_tap(tap["port"])
+    (port,) = fabric.link_lookup(ifname=tap["port"])
+    fabric.link("set", index=port, mtu=tap["mtu"], master=bridge, state="up")
 
 
 def switch(order: dict[str, Any], step: Step) -> None:

@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from egresslab.environments.base import Progress
 from egresslab.environments.netns import host
-from egresslab.environments.netns.configs import firewall_log, write_configs
+from egresslab.environments.netns.configs import firewall_log, node_process, write_configs
 from egresslab.environments.netns.credentials import Identities, write_certificates, write_tokens
 from egresslab.environments.netns.fabric import plan_fabric
 from egresslab.environments.netns.files import write_atomically
@@ -25,7 +27,7 @@ from egresslab.environments.netns.network import build
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.records import boot_id, is_alive, read_record
 from egresslab.environments.netns.supervisor import ACTIVE, STANDBY, command
-from egresslab.environments.netns.topology import Topology
+from egresslab.environments.netns.topology import Node, Topology
 from egresslab.errors import EnvironmentFailure
 
 SUPERVISOR_DEADLINE_S = 10.0
@@ -34,7 +36,20 @@ KEPT_VARIABLES = ("LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def construct(paths: LabPaths, topology: Topology, *, bare: bool, lock: int, progress: Progress) -> LabRecord:
+class Machines(Protocol):
+    """Nodes that are virtual machines: which ones, and what runs them."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Their names."""
+
+    def command(self, paths: LabPaths, topology: Topology, node: Node) -> list[str]:
+        """Make a node's machine from its configuration, which is written, and return what starts it."""
+
+
+def construct(
+    paths: LabPaths, topology: Topology, *, bare: bool, lock: int, progress: Progress, machines: Machines | None = None
+) -> LabRecord:
     """Make everything that has to exist before the first process runs; the caller holds the lab's lock."""
     progress.step("network, certificates and configuration")
     with host.host_locked():
@@ -42,12 +57,14 @@ def construct(paths: LabPaths, topology: Topology, *, bare: bool, lock: int, pro
         record = LabRecord(
             paths.lab, boot_id(), Stage.BUILDING, time.time(), port, bare, topology.model_dump(mode="json")
         )
+        if machines is not None:
+            record = replace(record, environment="vm", machines=machines.nodes)
         host.check_names(record)
         host.prepare_namespaces_directory()
         write_lab(record)
-    builder = build(plan_fabric(topology, paths), topology.networks, lock)
+    builder = build(plan_fabric(topology, paths, record.machines), topology.networks, lock)
     try:
-        _write_files(paths, topology, port)
+        _write_files(paths, topology, port, machines)
         builder.wait()
     except BaseException:
         # Whoever removes what is half made must not race with somebody who goes on making it.
@@ -58,16 +75,23 @@ def construct(paths: LabPaths, topology: Topology, *, bare: bool, lock: int, pro
     return record
 
 
-def _write_files(paths: LabPaths, topology: Topology, port: int) -> None:
+def _write_files(paths: LabPaths, topology: Topology, port: int, machines: Machines | None) -> None:
     for directory in (paths.processes, paths.held, paths.faults, paths.logs, paths.pki):
         directory.mkdir(exist_ok=True)
+    virtual = machines.nodes if machines is not None else ()
     for node in topology.nodes:
-        prepare_node_root(paths, node.name)
+        if node.name in virtual:
+            paths.node(node.name).mkdir(parents=True, exist_ok=True)
+        else:
+            prepare_node_root(paths, node.name)
     Path(firewall_log(paths, topology)).parent.mkdir(parents=True, exist_ok=True)
     identities = Identities.new(node.name for node in topology.nodes)
     write_certificates(paths, topology)
     write_tokens(paths.tokens, identities)
     plan = write_configs(paths, topology, identities, port)
+    for name in virtual:
+        assert machines is not None
+        plan[node_process(name)] = machines.command(paths, topology, topology.node(name))
     write_atomically(paths.plan, json.dumps(plan, indent=1))
 
 

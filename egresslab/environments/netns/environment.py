@@ -28,12 +28,18 @@ from egresslab.errors import EnvironmentFailure
 LOCK_PATIENCE_S = 5.0
 DOWN_PATIENCE_S = 30.0
 API_DEADLINE_S = 30.0
-NODES_DEADLINE_S = 45.0
-ROLLOUT_DEADLINE_S = 60.0
 
 
 class NetnsEnvironment:
-    """One lab. `topology` is a file (absent: the one that comes with the package)."""
+    """One lab. `topology` is a file (absent: the one that comes with the package).
+
+    An environment whose nodes are made of something else says so in `_machines`, `_check_machine` and the deadlines;
+    everything but `create` goes by the lab's record.
+    """
+
+    kind = "netns"
+    nodes_deadline_s = 45.0
+    rollout_deadline_s = 60.0
 
     def __init__(self, lab: str = "default", topology: Path | None = None, *, bare: bool = False) -> None:
         self._paths = LabPaths(lab)
@@ -57,12 +63,14 @@ class NetnsEnvironment:
         clock = _Clock(progress)
         # Whatever may be wrong with files is found out before anything is made.
         topology = self._wanted_topology()
+        self._check_machine(topology)
         objects = manifests("netns", bare=self._bare)
         with locked(self._paths.root, LOCK_PATIENCE_S, f"another command at work on lab {self.lab}") as lock:
             assert lock is not None
             record = read_lab(self._paths)
             if record is not None and self._is_whole(record):
                 self._check_same(record, topology)
+                self._check_kind(record)
                 if record.bare and not self._bare:
                     progress.note("adding agent and operator")
                     record = replace(record, bare=False)
@@ -78,9 +86,12 @@ class NetnsEnvironment:
                     demolish(self._paths, record)
                 # It takes about as long to warm up as the rest takes to be made.
                 self._begun = construction.begin_supervisor(self._paths)
-                topology = topology or load_topology(definitions("netns") / "topology.yaml")
+                topology = topology or self._default_topology()
                 try:
-                    record = construction.construct(self._paths, topology, bare=self._bare, lock=lock, progress=clock)
+                    machines = self._machines(topology, clock)
+                    record = construction.construct(
+                        self._paths, topology, bare=self._bare, lock=lock, progress=clock, machines=machines
+                    )
                 except EnvironmentFailure:
                     self._remove()
                     raise
@@ -122,6 +133,26 @@ class NetnsEnvironment:
 
     def _wanted_topology(self) -> Topology | None:
         return load_topology(self._topology_file) if self._topology_file else None
+
+    def _default_topology(self) -> Topology:
+        return load_topology(definitions("netns") / "topology.yaml")
+
+    def _check_machine(self, topology: Topology | None) -> None:
+        """Raise `EnvironmentFailure` for what this kind of lab needs and the machine lacks, before anything is made."""
+
+    def _machines(self, topology: Topology, progress: Progress) -> construction.Machines | None:
+        """The nodes that are virtual machines; None where there are none."""
+        return None
+
+    def _check_kind(self, record: LabRecord) -> None:
+        if record.environment != self.kind:
+            raise EnvironmentFailure(
+                "runs in another environment",
+                object=f"lab {self.lab}",
+                field="environment",
+                value=record.environment,
+                fix=f"say --environment {record.environment}, or `egresslab down --lab {self.lab}` first",
+            )
 
     def _check_same(self, record: LabRecord, topology: Topology | None) -> None:
         if topology is not None and topology != record.parsed_topology():
@@ -188,11 +219,11 @@ class NetnsEnvironment:
             await Applier(api).apply_all(objects)
             clock.step("nodes Ready")
             expected = self._expected(record)
-            joining = readiness.wait_for_nodes(api, self._paths, expected, NODES_DEADLINE_S)
+            joining = readiness.wait_for_nodes(api, self._paths, expected, self.nodes_deadline_s)
             await readiness.unless_ending(self._paths, map(node_process, expected), joining)
             if len(expected) == len(record.topology["nodes"]):
                 clock.step("agent and operator rolled out")
-                await readiness.wait_for_rollouts(api, self._paths, objects, len(expected), ROLLOUT_DEADLINE_S)
+                await readiness.wait_for_rollouts(api, self._paths, objects, len(expected), self.rollout_deadline_s)
 
     @contextmanager
     def _undone_on_interrupt(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ to one node, which is how a crashed node gets its network back.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
@@ -74,15 +75,26 @@ class NamespacePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Tap:
+    """A port of a bridge whose other end is a virtual machine's network card."""
+
+    port: str
+    bridge: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class FabricPlan:
-    """What to make: `create` in this order, the fabric's own namespace `fabric` being there already or first in it."""
+    """What to make: `create` in this order, the fabric's own namespace `fabric` being there already or first in it;
+    then `taps` in the fabric."""
 
     fabric: str
     create: tuple[NamespacePlan, ...]
+    taps: tuple[Tap, ...] = ()
 
     def only(self, namespace: str) -> FabricPlan:
         """The part of the plan that makes one namespace, beside an existing fabric."""
-        return replace(self, create=tuple(plan for plan in self.create if plan.name == namespace))
+        return replace(self, create=tuple(plan for plan in self.create if plan.name == namespace), taps=())
 
     def as_json(self) -> dict[str, Any]:
         """What `builder` reads."""
@@ -99,15 +111,21 @@ def hardware_address(address: IPv4Address, network_index: int) -> str:
     return ":".join(f"{octet:02x}" for octet in (2, network_index, *address.packed))
 
 
-def plan_fabric(topology: Topology, paths: LabPaths) -> FabricPlan:
-    """The whole network of a lab."""
+def plan_fabric(topology: Topology, paths: LabPaths, machines: Collection[str] = ()) -> FabricPlan:
+    """The whole network of a lab; of nodes that are virtual machines, only the fabric's side."""
     fabric = NamespacePlan(
         paths.namespace(FABRIC),
         SWITCHING,
         tuple(Link(name, "bridge", network.mtu) for name, network in topology.networks.items()),
     )
-    nodes = (_node(topology, paths, node) for node in topology.nodes)
-    return FabricPlan(fabric.name, (fabric, _outside(topology, paths), *nodes))
+    nodes = (plan_node(topology, paths, node) for node in topology.nodes if node.name not in machines)
+    taps = tuple(
+        Tap(str(link.port), str(link.bridge), link.mtu)
+        for node in topology.nodes
+        if node.name in machines
+        for link in _cables(topology, node.name, node.addresses)
+    )
+    return FabricPlan(fabric.name, (fabric, _outside(topology, paths), *nodes), taps)
 
 
 def _cables(topology: Topology, member: str, addresses: Addresses) -> tuple[Link, ...]:
@@ -128,7 +146,8 @@ def _own(topology: Topology, addresses: Addresses) -> list[tuple[str, str]]:
     ]
 
 
-def _node(topology: Topology, paths: LabPaths, node: Node) -> NamespacePlan:
+def plan_node(topology: Topology, paths: LabPaths, node: Node) -> NamespacePlan:
+    """The network of a node, which a namespace or a machine's own kernel holds."""
     routes = [
         Route("default", str(router), network.interface, network.metric)
         for name, network in topology.networks.items()

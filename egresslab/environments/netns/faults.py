@@ -1,7 +1,8 @@
 """Breaking a lab on purpose: a node that dies at once, a pulled cable, a killed or stopped process; and mending it.
 
 Every fault in force has a file, so that any later command knows of it. A crash follows the order of a power cut: first
-the node falls silent on every network, then everything on it is gone, and the supervisor is told to leave it so.
+the node falls silent on every network, then everything on it is gone, and the supervisor is told to leave it so. Nodes
+that are virtual machines (the lab's record names them) lose their machine, and feel a pulled cable.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from egresslab.environments.netns.paths import FABRIC, LabPaths
 from egresslab.environments.netns.records import kill, open_process, read_record, read_records
 from egresslab.environments.netns.supervisor import ACTIVE
 from egresslab.environments.netns.topology import Topology
+from egresslab.environments.vm import machine
 from egresslab.errors import EnvironmentFailure
 
 PATIENCE_S = 10.0
@@ -52,11 +55,16 @@ def break_(paths: LabPaths, record: LabRecord, fault: Fault) -> None:
         return
     topology = record.parsed_topology()
     topology.node(fault.target)
-    with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}"):
-        if fault.kind is FaultKind.CUT:
-            _cut(paths, topology, fault)
-        else:
-            _crash(paths, topology, fault)
+    with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}") as lock:
+        match fault.kind:
+            case FaultKind.CUT:
+                _cut(paths, record, topology, fault)
+            case FaultKind.HANG:
+                _hang(paths, record, fault)
+            case FaultKind.POWER:
+                _power(paths, record, topology, fault.target, lock)
+            case _:
+                _crash(paths, record, topology, fault)
 
 
 def _file(paths: LabPaths, fault: Fault) -> Path:
@@ -78,13 +86,43 @@ def _ports(topology: Topology, node: str, network: str | None) -> list[str]:
     return [port_name(node, index) for index, name in enumerate(names) if name in connected and network in (None, name)]
 
 
-def _cut(paths: LabPaths, topology: Topology, fault: Fault) -> None:
+def _cut(paths: LabPaths, record: LabRecord, topology: Topology, fault: Fault) -> None:
     ports = _ports(topology, fault.target, fault.network)
     _remember(paths, fault)
-    switch_ports(paths.namespace(FABRIC), ports, "down")
+    _switch(paths, record, fault.target, ports, "down")
 
 
-def _crash(paths: LabPaths, topology: Topology, fault: Fault) -> None:
+def _switch(paths: LabPaths, record: LabRecord, node: str, ports: Collection[str], state: str) -> None:
+    """Set a node's ports up or down. A machine is told by its network cards that it has lost a link; the port is down
+    all the same, for a machine that is started again meanwhile."""
+    if node in record.machines:
+        machine.set_links(paths, node, [port.rpartition(".")[2] for port in ports], up=state == "up")
+    switch_ports(paths.namespace(FABRIC), ports, state)
+
+
+def _hang(paths: LabPaths, record: LabRecord, fault: Fault) -> None:
+    if fault.target not in record.machines:
+        raise EnvironmentFailure(
+            "is no machine of its own, so its kernel cannot hang alone",
+            object=f"node {fault.target}",
+            fix=f"use a node that is one ({', '.join(record.machines) or 'egresslab up --environment vm'}), or crash",
+        )
+    _remember(paths, fault)
+    _signal(paths, node_process(fault.target), signal.SIGSTOP)
+
+
+def _power(paths: LabPaths, record: LabRecord, topology: Topology, node: str, lock: int | None) -> None:
+    if node in record.machines:
+        machine.reset(paths, node)
+        return
+    crash = Fault(FaultKind.CRASH, node)
+    _crash(paths, record, topology, crash)
+    _revive(paths, record, topology, node, lock)
+    _file(paths, crash).unlink(missing_ok=True)
+    wake_supervisor(paths)
+
+
+def _crash(paths: LabPaths, record: LabRecord, topology: Topology, fault: Fault) -> None:
     node = fault.target
     processes = _processes(topology, node)
     _remember(paths, fault)
@@ -94,6 +132,8 @@ def _crash(paths: LabPaths, topology: Topology, fault: Fault) -> None:
     deadline = time.monotonic() + KILL_DEADLINE_S
     records = (read_record(paths.processes / f"{process}.json") for process in processes)
     kill([descriptor for r in records if r and (descriptor := open_process(r)) is not None], deadline)
+    if node in record.machines:
+        return
     namespaces = [paths.namespace(node), *_pods_of(paths, node)]
     kill_members(namespaces, deadline)
     for name in namespaces:
@@ -118,8 +158,8 @@ def _pods_of(paths: LabPaths, node: str) -> list[str]:
 
 
 def heal(paths: LabPaths, record: LabRecord, target: str) -> None:
-    """Mend every fault of a node: plug its cables in, or give it a fresh network and let it start. Of a process: let it
-    start."""
+    """Mend every fault of a node: plug its cables in, let it go on, or give it a fresh network and let it start. Of a
+    process: let it start."""
     if (stopped := Fault(FaultKind.STOP, target)) in in_force(paths):
         with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}"):
             (paths.held / target).unlink(missing_ok=True)
@@ -131,8 +171,9 @@ def heal(paths: LabPaths, record: LabRecord, target: str) -> None:
     with locked(paths.root, PATIENCE_S, f"another command at work on lab {paths.lab}") as lock:
         faults = [fault for fault in in_force(paths) if fault.target == target]
         if any(fault.kind is FaultKind.CRASH for fault in faults):
-            _rebuild(paths, topology, node.name, lock)
-        switch_ports(paths.namespace(FABRIC), _ports(topology, node.name, None), "up")
+            _rebuild(paths, record, topology, node.name, lock)
+        _continue(paths, record, node.name)
+        _switch(paths, record, node.name, _ports(topology, node.name, None), "up")
         for process in _processes(topology, node.name):
             (paths.held / process).unlink(missing_ok=True)
         for fault in faults:
@@ -154,22 +195,49 @@ def mend(paths: LabPaths, record: LabRecord, fault: Fault) -> None:
             return
         left = [other for other in found if other != fault]
         if fault.kind is FaultKind.CRASH:
-            _rebuild(paths, topology, node.name, lock)
-        fabric, every = paths.namespace(FABRIC), set(_ports(topology, node.name, None))
+            _rebuild(paths, record, topology, node.name, lock)
+        if fault.kind is FaultKind.HANG:
+            _continue(paths, record, node.name)
+        every = set(_ports(topology, node.name, None))
         crashed = any(other.kind is FaultKind.CRASH for other in left)
         cut = {port for other in left for port in _ports(topology, node.name, other.network)}
         back = set(_ports(topology, node.name, fault.network)) - cut
-        switch_ports(fabric, sorted(every & cut), "down")
+        _switch(paths, record, node.name, sorted(every & cut), "down")
         if not crashed:
-            switch_ports(fabric, sorted(back), "up")
+            _switch(paths, record, node.name, sorted(back), "up")
             for process in _processes(topology, node.name):
                 (paths.held / process).unlink(missing_ok=True)
         _file(paths, fault).unlink()
         wake_supervisor(paths)
 
 
-def _rebuild(paths: LabPaths, topology: Topology, node: str, lock: int | None) -> None:
-    """A fresh network and root for a node that has crashed."""
+def _revive(paths: LabPaths, record: LabRecord, topology: Topology, node: str, lock: int | None) -> None:
+    _rebuild(paths, record, topology, node, lock)
+    switch_ports(paths.namespace(FABRIC), _ports(topology, node, None), "up")
+    for process in _processes(topology, node):
+        (paths.held / process).unlink(missing_ok=True)
+
+
+def _continue(paths: LabPaths, record: LabRecord, node: str) -> None:
+    """Let a machine that hangs go on; to one that does not, it means nothing."""
+    if node in record.machines:
+        _signal(paths, node_process(node), signal.SIGCONT)
+
+
+def _signal(paths: LabPaths, process: str, number: signal.Signals) -> None:
+    record = read_record(paths.processes / f"{process}.json")
+    descriptor = open_process(record) if record else None
+    if descriptor is not None:
+        try:
+            signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def _rebuild(paths: LabPaths, record: LabRecord, topology: Topology, node: str, lock: int | None) -> None:
+    """A fresh network and root for a node that has crashed; a machine brings its own."""
+    if node in record.machines:
+        return
     if not paths.namespace_file(node).exists():
         build(plan_fabric(topology, paths).only(paths.namespace(node)), topology.networks, lock).wait()
     prepare_node_root(paths, node)
@@ -177,13 +245,7 @@ def _rebuild(paths: LabPaths, topology: Topology, node: str, lock: int | None) -
 
 def wake_supervisor(paths: LabPaths) -> None:
     """Tell the supervisor to look again now; it would by itself within a second."""
-    record = read_record(paths.processes / f"{ACTIVE}.json")
-    descriptor = open_process(record) if record else None
-    if descriptor is not None:
-        try:
-            signal.pidfd_send_signal(descriptor, signal.SIGHUP)
-        finally:
-            os.close(descriptor)
+    _signal(paths, ACTIVE, signal.SIGHUP)
 
 
 def _stop(paths: LabPaths, fault: Fault) -> None:

@@ -1,15 +1,19 @@
-"""The few system calls that Python 3.11 lacks: namespaces and mounts (unshare(2), setns(2), mount(2), umount2(2))."""
+"""System calls that Python 3.11 lacks: namespaces, mounts, taps (unshare(2), setns(2), mount(2), umount2(2))."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import struct
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 MS_BIND, MS_REC, MS_SHARED = 1 << 12, 1 << 14, 1 << 20
 MNT_DETACH = 2
+TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
+IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,6 +51,16 @@ def unmount(target: Path, *, detach: bool = True) -> bool:
     if code in (errno.EINVAL, errno.ENOENT):
         return False
     raise OSError(code, os.strerror(code), str(target))
+
+
+def make_tap(name: str) -> None:
+    """A layer 2 device that lasts, in this process's namespace (kernel: Documentation/networking/tuntap.rst)."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+        fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
 
 
 def mounts_below(root: Path) -> list[Path]:

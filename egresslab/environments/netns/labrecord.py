@@ -26,7 +26,8 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LabRecord:
-    """One lab; `since` in seconds of the epoch, `bare` without the egress controller's manifests."""
+    """One lab; `since` in seconds of the epoch, `bare` without the egress controller's manifests. `machines` are the
+    nodes that are virtual machines; every other one is a network namespace."""
 
     lab: str
     boot: str
@@ -35,6 +36,8 @@ class LabRecord:
     api_port: int
     bare: bool
     topology: dict[str, Any]
+    environment: str = "netns"
+    machines: tuple[str, ...] = ()
 
     def parsed_topology(self) -> Topology:
         """The topology the lab was made from."""
@@ -43,7 +46,8 @@ class LabRecord:
     def namespaces(self) -> list[str]:
         """Names of the network namespaces that the environment makes itself (pods' are the kubelets')."""
         paths = LabPaths(self.lab)
-        return [paths.namespace(member) for member in (FABRIC, OUTSIDE, *(n["name"] for n in self.topology["nodes"]))]
+        nodes = (node["name"] for node in self.topology["nodes"] if node["name"] not in self.machines)
+        return [paths.namespace(member) for member in (FABRIC, OUTSIDE, *nodes)]
 
     @property
     def survived(self) -> bool:
@@ -66,7 +70,7 @@ def read_lab(paths: LabPaths) -> LabRecord | None:
         content = json.loads(paths.record.read_text())
     except FileNotFoundError:
         return None
-    return LabRecord(**{**content, "stage": Stage(content["stage"])})
+    return LabRecord(**{**content, "stage": Stage(content["stage"]), "machines": tuple(content.get("machines", ()))})
 
 
 def all_labs() -> list[LabRecord]:

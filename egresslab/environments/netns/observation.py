@@ -9,6 +9,7 @@ from egresslab.api.connection import connect
 from egresslab.api.resources import NODES
 from egresslab.environments.base import NodeStatus, Phase, ProcessStatus, Status
 from egresslab.environments.netns import faults
+from egresslab.environments.netns.configs import node_process
 from egresslab.environments.netns.labrecord import LabRecord, Stage, read_lab
 from egresslab.environments.netns.paths import NAMESPACES, LabPaths
 from egresslab.environments.netns.readiness import is_ready
@@ -39,7 +40,10 @@ def observe(paths: LabPaths) -> Status:
     else:
         phase = Phase.RUNNING if running else Phase.DEGRADED
     api = f"https://127.0.0.1:{record.api_port}"
-    return Status(paths.lab, "netns", phase, paths.kubeconfig, api, nodes, processes, in_force, tuple(remarks))
+    remarks += [f"console of {name}: {paths.log(node_process(name))}" for name in record.machines]
+    return Status(
+        paths.lab, record.environment, phase, paths.kubeconfig, api, nodes, processes, in_force, tuple(remarks)
+    )
 
 
 def _processes(paths: LabPaths) -> tuple[ProcessStatus, ...]:
