@@ -38,10 +38,32 @@ TopologyFile = Annotated[
 DEFAULT_LAB = "default"
 
 
-def open_environment(kind: Kind, lab: str, topology: Path | None = None, *, bare: bool = False) -> Environment:
-    """The environment of a kind; raises `EnvironmentFailure` for kinds that are not there yet."""
-    if kind is not Kind.NETNS:
-        raise EnvironmentFailure("is not built yet", object=f"environment {kind}", fix="use --environment netns")
+class KindDatapath(StrEnum):
+    """Who carries egress policies out on Kind."""
+
+    CILIUM = "cilium"
+    EGRESSLAB = "egresslab"
+
+
+Datapath = Annotated[
+    KindDatapath | None, typer.Option("--datapath", help="On Kind: who carries egress policies out. [egresslab]")
+]
+
+
+def open_environment(
+    kind: Kind, lab: str, topology: Path | None = None, *, bare: bool = False, datapath: KindDatapath | None = None
+) -> Environment:
+    """The environment of a kind; `datapath` is for Kind alone."""
+    if kind is Kind.KIND:
+        from egresslab.environments.kind.environment import KindEnvironment
+
+        return KindEnvironment(lab, topology, bare=bare, datapath=str(datapath) if datapath else None)
+    if datapath is not None:
+        raise typer.BadParameter("only --environment kind has a choice", param_hint="--datapath")
+    if kind is Kind.VM:
+        from egresslab.environments.vm.environment import VmEnvironment
+
+        return VmEnvironment(lab, topology, bare=bare)
     from egresslab.environments.netns.environment import NetnsEnvironment
 
     return NetnsEnvironment(lab, topology, bare=bare)
@@ -56,18 +78,20 @@ def up(
     environment: EnvironmentKind = Kind.NETNS,
     topology: TopologyFile = None,
     bare: Annotated[bool, typer.Option("--bare", help="Only the cluster, without egress agent and operator.")] = False,
+    datapath: Datapath = None,
 ) -> None:
     """Bring a lab up; one that runs already is left as it is, one that was half made is finished."""
     from egresslab.cli.progress import StepLines
     from egresslab.environments.netns.doctor import require
 
-    require(datapath=not bare)
+    if environment is not Kind.KIND:
+        require(datapath=not bare)
     # To be ended from outside undoes what is half made, just as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     progress = StepLines()
     try:
-        outcome = open_environment(environment, lab, topology, bare=bare).create(progress)
+        outcome = open_environment(environment, lab, topology, bare=bare, datapath=datapath).create(progress)
     except BaseException:
         progress.finish(ok=False)
         raise
@@ -86,7 +110,8 @@ def down(lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) 
     """Take a lab down, whatever state it is in; nothing of it is left."""
     from egresslab.cli.progress import StepLines
 
-    _need_root()
+    if environment is not Kind.KIND:
+        _need_root()
     progress = StepLines()
     try:
         removed = open_environment(environment, lab).delete(progress)
