@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from egresslab import __version__
 from egresslab.cli.manifests import Document
-from egresslab.policy.lint.findings import RULES, Finding, Level
+from egresslab.errors import PolicyError
+from egresslab.policy.lint.findings import REFUSED, RULES, Finding, Level
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -42,6 +44,13 @@ class Placed:
         }
 
 
+def unreadable(error: PolicyError) -> Placed:
+    """What is no object at all, as a finding; the error's object is the file and, where it is known, the line."""
+    file, _, line = (error.object or "").rpartition(":")
+    finding = Finding(REFUSED, "document", "", error.message, error.fix or "correct the document")
+    return Placed(finding, file, int(line)) if line.isdigit() else Placed(finding, error.object, 1)
+
+
 def sarif(placed: Sequence[Placed]) -> str:
     """One run; each finding with file and line, so that a pull request can be annotated."""
     results = []
@@ -54,7 +63,7 @@ def sarif(placed: Sequence[Placed]) -> str:
             "message": {"text": f"{_where(finding)}: {finding.message}. Fix: {finding.fix}."},
         }
         if each.file is not None:
-            uri = PurePath(each.file).as_posix()
+            uri = quote(PurePath(each.file).as_posix())
             result["locations"] = [
                 {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": each.line}}}
             ]
@@ -83,9 +92,9 @@ def junit(placed: Sequence[Placed], documents: Sequence[Document], subjects: Seq
     root = ElementTree.Element("testsuites", name="egresslab policy lint")
     for file, cases in suites.items():
         failed = sum(any(map(_fails, found)) for found in cases.values())
-        suite = ElementTree.SubElement(root, "testsuite", name=file, tests=str(len(cases)), failures=str(failed))
+        suite = ElementTree.SubElement(root, "testsuite", name=_xml(file), tests=str(len(cases)), failures=str(failed))
         for subject, found in cases.items():
-            case = ElementTree.SubElement(suite, "testcase", classname=file, name=subject)
+            case = ElementTree.SubElement(suite, "testcase", classname=_xml(file), name=_xml(subject))
             failures = [each for each in found if _fails(each)]
             if failures:
                 first = failures[0].finding
@@ -116,5 +125,7 @@ def _fails(each: Placed) -> bool:
 
 
 def _xml(text: str) -> str:
-    """XML 1.0 has no control characters."""
-    return "".join(c if c >= " " or c in "\n\t" else " " for c in text)
+    """XML 1.0 has no control characters, halves of surrogate pairs, or the last two characters of the first plane."""
+    return "".join(
+        c if " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" or c > "\uffff" or c in "\n\t" else " " for c in text
+    )

@@ -169,6 +169,8 @@ def plan(
             after.pop(ref, None)
     else:
         after.update(change.values)
+        described = [document.obj for document in (*present.documents, *change.documents)]
+        after = {ref_of(value): value for value in with_endpoint_uids(after.values(), described)}
     result = plan_change(present.values.values(), after.values(), Settings(as_, health_aware))
     if output is Output.TABLE:
         typer.echo(plan_text(result))
@@ -205,7 +207,7 @@ def lint(
 ) -> None:
     """What will not work, or not as meant, found before it is applied."""
     # Imported here: only lint needs the schemas and their rules.
-    from egresslab.cli.lint_reports import Placed, as_line, junit, sarif
+    from egresslab.cli.lint_reports import Placed, as_line, junit, sarif, unreadable
     from egresslab.policy.lint.findings import Level
     from egresslab.policy.lint.linter import lint as lint_objects
 
@@ -214,10 +216,8 @@ def lint(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--cluster-cidr") from None
     documents, errors = _documents(files, kubeconfig, lab)
-    for unreadable in errors:
-        typer.echo(f"egresslab: {unreadable}", err=True)
     located = lint_objects([document.obj for document in documents], cluster_networks=networks, map_size=map_size)
-    placed = []
+    placed = [unreadable(error) for error in errors]
     subjects = [_subject(document) for document in documents]
     for each in located:
         document = documents[each.index] if each.index is not None else None

@@ -63,3 +63,20 @@ def test_plan_names_new_problems_and_refused_objects(run: Run, write: Write) -> 
     assert "192.168.60.2 => dropped" in result.stdout
     assert result.exit_code == 1
     assert "not a Kubernetes object" in result.stderr
+
+
+def test_a_pod_given_again_keeps_its_endpoint(run: Run, write: Write) -> None:
+    """The spread goes by the CiliumEndpoint, also where only the present state holds it."""
+    gateways = [{"nodeSelector": {"matchLabels": {"kubernetes.io/hostname": name}}} for name in ("gw", "gw2")]
+    pods = [build.pod(f"p{number}", f"10.0.0.{number}") for number in range(1, 9)]
+    endpoints = [
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumEndpoint",
+            "metadata": {"name": pod["metadata"]["name"], "namespace": "default", "uid": f"other-{number}"},
+        }
+        for number, pod in enumerate(pods)
+    ]
+    nodes = [build.node("gw", 2), build.node("gw2", 3)]
+    present = write("present.yaml", *nodes, *pods, *endpoints, build.cilium(egressGateways=gateways))
+    assert run("plan", "-f", write("change.yaml", *pods), "--against", present).stdout == "No changes.\n"

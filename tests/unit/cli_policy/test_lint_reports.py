@@ -115,3 +115,32 @@ def test_lint_reads_lists_and_keeps_lines(run: Run, write: Write) -> None:
     lines = path.read_text().splitlines()
     assert lines[found["host-bits"] - 1].strip() == "- 203.0.113.7/24"
     assert lines[found["refused"] - 1].strip() == "app: true"
+
+
+@pytest.mark.parametrize("output", ["sarif", "junit", "json", "table"])
+def test_what_cannot_be_read_is_reported_where_it_stands(output: str, run: Run, write: Write) -> None:
+    path = write("with blanks.yaml", f"{BAD}---\na: [\n")
+    end = path.read_text().count("\n") + 1
+    result = run("lint", "-f", path, "-o", output)
+    assert result.exit_code == 1
+    if output == "sarif":
+        (report,) = json.loads(result.stdout)["runs"]
+        (found,) = [each for each in report["results"] if "not YAML" in each["message"]["text"]]
+        place = found["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"].endswith("/with%20blanks.yaml")
+        assert place["region"] == {"startLine": end}
+    elif output == "junit":
+        suite = ElementTree.fromstring(result.stdout)[0]
+        assert suite.attrib["failures"] == "3"
+        assert "not YAML" in result.stdout
+    else:
+        assert f"{path}:{end}: error: document: not YAML" in result.stdout or '"document"' in result.stdout
+
+
+def test_junit_is_xml_whatever_names_there_are(run: Run, write: Write) -> None:
+    policies = [build.cilium("a"), build.cilium("b"), build.cilium("c")]
+    for policy, name in zip(policies, ("\x01", "\ud800", "\uffff"), strict=True):
+        policy["metadata"]["name"] = name
+    path = write("odd.json", json.dumps({"kind": "List", "items": policies}))
+    suite = ElementTree.fromstring(run("lint", "-f", path, "-o", "junit").stdout)[0]
+    assert int(suite.attrib["failures"]) >= 1
