@@ -85,7 +85,8 @@ def command(verb: str, environment: str, lab: str, *, topology: str = "") -> lis
     """
     words = [sys.executable, "-m", "egresslab.cli.main", verb, "--environment", environment, "--lab", lab]
     if topology:
-        path = definitions(environment) / f"{topology}.yaml"
+        # Labs of machines have the topologies of labs of namespaces.
+        path = definitions("netns" if environment == "vm" else environment) / f"{topology}.yaml"
         if not path.is_file():
             raise LabError("there is no such topology", object=f"environment {environment}", value=topology)
         words += ["--topology", str(path)]

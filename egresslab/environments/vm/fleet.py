@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from egresslab.cluster.assets import inside as inside_namespace
 from egresslab.environments.netns.configs import node_process
+from egresslab.environments.netns.doctor import SEARCH_PATH
 from egresslab.environments.netns.fabric import hardware_address, port_name
 from egresslab.environments.netns.paths import FABRIC, LabPaths
 from egresslab.environments.netns.topology import Node, Role, Topology
@@ -50,7 +52,8 @@ class Fleet:
         wiring = Wiring(console, monitor_socket(paths, node.name), agent_socket(paths, node.name))
         name = f"egresslab-{paths.lab}-{node.name}"
         words = command(name, self.hardware, self.system, disks, cards(topology, node), wiring)
-        return inside_namespace(paths.namespace(FABRIC), words)
+        program = shutil.which(words[0], path=SEARCH_PATH) or words[0]
+        return inside_namespace(paths.namespace(FABRIC), [program, *words[1:]])
 
     def _overlay(self, paths: LabPaths, node: str) -> Path:
         """A disk that shows the system and keeps what the node writes; it survives the node's crash."""

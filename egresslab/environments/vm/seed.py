@@ -87,9 +87,8 @@ def addresses(network: NamespacePlan) -> str:
     lines += [f"link set dev {link.name} mtu {link.mtu} up" for link in network.links]
     lines += [f"address add {address} dev {link}" for link, address in network.addresses]
     for route in network.routes:
-        family = "-6 " if ":" in route.via else ""
         metric = f" metric {route.metric}" if route.metric is not None else ""
-        lines.append(f"{family}route add {route.destination} via {route.via} dev {route.link}{metric}")
+        lines.append(f"route add {route.destination} via {route.via} dev {route.link}{metric}")
     return _lines(lines)
 
 

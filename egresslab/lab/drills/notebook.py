@@ -39,8 +39,9 @@ class Lines:
 
 def environment_of(place: Attachment | None) -> Environment | None:
     """Who can break nodes there; None for a cluster that only a kubeconfig is known of."""
-    if place is None or place.environment != "netns":
+    if place is None or place.environment not in ("netns", "vm"):
         return None
+    # What breaks a lab goes by its record, whatever its nodes are made of.
     from egresslab.environments.netns.environment import NetnsEnvironment
 
     return NetnsEnvironment(place.lab)
