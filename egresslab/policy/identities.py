@@ -1,7 +1,8 @@
-"""Labels that Cilium leaves out of identities: a podSelector that asks for one meets pods without it.
+"""A policy as Cilium evaluates it, where its words do not say so: what podSelectors fall on, and which address counts.
 
-The list is Cilium's default (documentation, "Limiting Identity-Relevant Labels"); its option `labels` can change it,
-which no object shows. Our own outcome never looks here: we match what the pod carries.
+A podSelector falls on identities, and a label that identities leave out is one that no pod has. The list is Cilium's
+default (documentation, "Limiting Identity-Relevant Labels"); its option `labels` can change it, which no object shows.
+Our own outcome never looks here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 from egresslab.api.selectors import LabelSelector
 from egresslab.policy.inventory import POD_NAMESPACE_LABEL
-from egresslab.policy.model import EgressPolicy
+from egresslab.policy.model import EgressPolicy, GatewayGroup
 
 _OUTSIDE = re.compile(
     r"io\.kubernetes|kubernetes\.io|k8s\.io|.*beta\.kubernetes\.io"
@@ -29,12 +30,13 @@ def outside_identities(key: str) -> bool:
 
 
 def as_cilium_sees(policy: EgressPolicy) -> EgressPolicy:
-    """The policy with requirements that fall on identities, as Cilium evaluates them."""
-    if not any(outside_identities(wish.key) for entry in policy.selections for wish in entry.pods.requirements):
-        return policy
-    return replace(
-        policy, selections=tuple(replace(entry, pods=_on_identity(entry.pods)) for entry in policy.selections)
-    )
+    """The policy with requirements that fall on identities and sources that sort addresses."""
+    selections = tuple(replace(entry, pods=_on_identity(entry.pods)) for entry in policy.selections)
+    group = policy.group
+    if isinstance(group, GatewayGroup):
+        members = tuple(replace(each, source=replace(each.source, sorted_addresses=True)) for each in group.members)
+        group = replace(group, members=members)
+    return replace(policy, selections=selections, group=group)
 
 
 def _on_identity(pods: LabelSelector) -> LabelSelector:

@@ -107,6 +107,16 @@ class Interface:
         """The primary IPv6 address; a link-local one is no source for anything beyond the link."""
         return next((ip for ip in self._ips if isinstance(ip, IPv6Address) and not ip.is_link_local), None)
 
+    def best(self, version: int) -> Address | None:
+        """The address that Cilium takes for the primary one: those in the network of an earlier one come last (they are
+        the kernel's secondary ones), public ones first, then the lowest."""
+        ranked = []
+        for index, own in enumerate(self.addresses):
+            if own.version == version and not own.ip.is_link_local and not own.ip.is_loopback:
+                secondary = version == 4 and any(own.network == earlier.network for earlier in self.addresses[:index])
+                ranked.append((secondary, not own.ip.is_global, int(own.ip), own.ip))
+        return min(ranked)[3] if ranked else None
+
     def carries(self, address: Address) -> bool:
         """Whether the address is on this interface."""
         return address in self._ips

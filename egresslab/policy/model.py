@@ -97,6 +97,8 @@ class Source:
     addresses: tuple[Address, ...] = ()
     assign: bool = False
     """The gateway is to be given the addresses: on `interface`, or on the one whose network has them."""
+    sorted_addresses: bool = False
+    """Of several addresses of an interface not the first counts but the best, in Cilium's order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def _by_cilium(source: Source, interfaces: Sequence[Interface], need: Families) 
         interface = _named(interfaces, source.interface or "")
         if interface is None:
             return Resolved(reason=Reason.INTERFACE_NOT_FOUND, message=f"no interface {source.interface}")
-        return _primaries(interface, need)
+        return _primaries(interface, need, *_of_interface(source, interface))
     if source.kind is SourceKind.DEFAULT_ROUTE:
         return _default_route(interfaces, need)
     address = source.addresses[0]
@@ -80,8 +80,9 @@ def _by_cilium(source: Source, interfaces: Sequence[Interface], need: Families) 
             message=f"egress IP {address} is on no interface{_why_not_assigned(source, address, interfaces)}",
         )
     # No interface in the answer: with an egress IP, Cilium leaves the way out to the routing table.
-    v4 = (address if isinstance(address, IPv4Address) else carrier.first_v4()) if need.ipv4 else None
-    v6 = (address if isinstance(address, IPv6Address) else carrier.first_v6()) if need.ipv6 else None
+    first_v4, first_v6 = _of_interface(source, carrier)
+    v4 = (address if isinstance(address, IPv4Address) else first_v4) if need.ipv4 else None
+    v6 = (address if isinstance(address, IPv6Address) else first_v6) if need.ipv6 else None
     missing = [name for name, wanted, got in (("IPv4", need.ipv4, v4), ("IPv6", need.ipv6, v6)) if wanted and not got]
     if missing:
         message = f"interface {carrier.name}, which carries {address}, has no {missing[0]} address"
@@ -89,8 +90,14 @@ def _by_cilium(source: Source, interfaces: Sequence[Interface], need: Families) 
     return Resolved(v4, v6)
 
 
-def _primaries(interface: Interface, need: Families) -> Resolved:
-    v4, v6 = interface.first_v4(), interface.first_v6()
+def _of_interface(source: Source, interface: Interface) -> tuple[IPv4Address | None, IPv6Address | None]:
+    if not source.sorted_addresses:
+        return interface.first_v4(), interface.first_v6()
+    v4, v6 = interface.best(4), interface.best(6)
+    return v4 if isinstance(v4, IPv4Address) else None, v6 if isinstance(v6, IPv6Address) else None
+
+
+def _primaries(interface: Interface, need: Families, v4: IPv4Address | None, v6: IPv6Address | None) -> Resolved:
     for name, wanted, got in (("IPv4", need.ipv4, v4), ("IPv6", need.ipv6, v6)):
         if wanted and got is None:
             message = f"interface {interface.name} has no {name} address"
@@ -105,7 +112,7 @@ def _default_route(interfaces: Sequence[Interface], need: Families) -> Resolved:
         if chosen is None:
             return Resolved(reason=Reason.NO_DEFAULT_ROUTE, message="no interface has an IPv4 default route")
         if chosen.first_v4() is None:
-            return _primaries(chosen, need)
+            return _primaries(chosen, need, None, None)
     if need.ipv6:
         other = next((i for i in interfaces if i.default_route_v6), None)
         name = chosen.name or None if chosen else None
@@ -116,7 +123,7 @@ def _default_route(interfaces: Sequence[Interface], need: Families) -> Resolved:
             message = "IPv6 default route interface doesn't match IPv4 default route interface"
             return Resolved(interface=name, reason=Reason.FAMILY_MISSING, message=message)
         chosen = other
-    return _primaries(chosen, need) if chosen else Resolved()
+    return _primaries(chosen, need, chosen.first_v4(), chosen.first_v6()) if chosen else Resolved()
 
 
 def _each_family(source: Source, interfaces: Sequence[Interface]) -> Resolved:

@@ -74,6 +74,9 @@ OUTSIDE_IDENTITY = _rule(
     Level.WARNING,
     "Cilium leaves the label out of identities by default, and no podSelector meets it there.",
 )
+SEVERAL_ADDRESSES = _rule(
+    "several-addresses", Level.WARNING, "Of an interface's addresses Cilium takes the best by its order, we the first."
+)
 ADDRESS_NOT_WATCHED = _rule(
     "address-not-watched", Level.NOTE, "Cilium does not notice when the egress address appears or moves; we do."
 )
@@ -104,6 +107,7 @@ RULES: tuple[Rule, ...] = (
     DUPLICATE,
     POOLED_NODES,
     OUTSIDE_IDENTITY,
+    SEVERAL_ADDRESSES,
     ADDRESS_NOT_WATCHED,
     UNTRANSLATABLE,
 )

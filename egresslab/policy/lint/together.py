@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 from itertools import combinations
 
@@ -22,6 +23,7 @@ from egresslab.policy.lint.findings import (
     NO_GATEWAY_NODE,
     OVERLAP,
     SELECTS_NOTHING,
+    SEVERAL_ADDRESSES,
     SEVERAL_GATEWAY_NODES,
     UNTRANSLATABLE,
     WHOLE_WORLD,
@@ -41,6 +43,7 @@ from egresslab.policy.model import (
     SourceKind,
 )
 from egresslab.policy.profiles import Row
+from egresslab.policy.sources import resolve
 
 RULE_OF_REASON: dict[Reason, Rule] = {
     Reason.EGRESS_IP_NOT_FOUND: EGRESS_IP_NOWHERE,
@@ -156,7 +159,23 @@ def _gateways(situation: Situation, index: int, policy: EgressPolicy, report: Re
             message = f"{len(matching)} nodes match, and only {matching[0]} is used: {', '.join(matching[:5])}"
             fix = "select one node, or list several under egressGateways"
             report(index, SEVERAL_GATEWAY_NODES, f"{path}.nodeSelector", message, fix)
+        _sorted_addresses(situation, index, policy.group, number, state, report)
     _sources(index, state, policy.group, report)
+
+
+def _sorted_addresses(
+    situation: Situation, index: int, group: GatewayGroup, number: int, state: GroupState, report: Report
+) -> None:
+    registry = situation.engine.registry
+    gateway = state.firsts(registry.around)[number]
+    if gateway is None:
+        return
+    source = replace(group.members[number].source, sorted_addresses=True)
+    theirs = resolve(source, registry.nodes[gateway.node], group.families)
+    for ours, other in ((gateway.source.source_v4, theirs.source_v4), (gateway.source.source_v6, theirs.source_v6)):
+        if ours != other:
+            message = f"of several addresses on {gateway.node}, {ours} is the first; Cilium takes {other}"
+            report(index, SEVERAL_ADDRESSES, gateway_path(group, number), message, "write the one meant as egressIP")
 
 
 def _sources(index: int, state: GroupState, group: GatewayGroup, report: Report) -> None:

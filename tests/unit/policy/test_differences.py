@@ -54,6 +54,30 @@ def test_labels_that_cilium_leaves_out_of_identities(key: str, operator: str, ou
         assert (TO in build.rows(told)) is selected
 
 
+@pytest.mark.parametrize(
+    ("addresses", "gateway", "ours", "cilium"),
+    [
+        (["172.18.0.3/16", "10.1.0.1/24"], {"interface": "eth1"}, "172.18.0.3", "10.1.0.1"),
+        (["10.1.0.9/24", "10.1.0.1/24"], {"interface": "eth1"}, "10.1.0.9", "10.1.0.9"),
+        (["10.1.0.9/24", "10.1.0.1/24", "8.8.4.4/24"], {"interface": "eth1"}, "10.1.0.9", "8.8.4.4"),
+        (["172.18.0.3/16", "10.1.0.1/24", "fd00:18::9/64"], {"egressIP": "fd00:18::9"}, "172.18.0.3", "10.1.0.1"),
+        (["172.18.0.3/16", "10.1.0.1/24"], {"egressIP": "172.18.0.3"}, "172.18.0.3", "172.18.0.3"),
+        (["172.18.0.3/16", "10.1.0.1/24"], {}, "172.18.0.3", "172.18.0.3"),
+    ],
+)
+def test_which_of_several_addresses_of_an_interface(
+    addresses: list[str], gateway: dict[str, str], ours: str, cilium: str
+) -> None:
+    """Cilium sorts them, but for the default route's: secondary ones last, public ones first, then by value."""
+    interfaces = {"eth1": {"addresses": addresses, "default_route": ["ipv4"]}}
+    choice = {"nodeSelector": {"matchLabels": {"egress": "true"}}, **gateway}
+    for settings, expected in ((Settings(), ours), (CILIUM, cilium)):
+        told = build.engine(
+            build.node("gw", 2, interfaces=interfaces), WEB, build.cilium(egressGateway=choice), settings=settings
+        )
+        assert build.rows(told)[TO][0] == expected
+
+
 def test_cilium_pools_node_selectors_also_to_select_more() -> None:
     """Any entry on a node of any nodeSelector: an api pod on the web entry's node."""
     selectors = [

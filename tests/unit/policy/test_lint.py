@@ -137,6 +137,14 @@ CASES: list[tuple[str, Sequence[object], tuple[str, str]]] = [
         ("pooled-node-selectors", "spec.selectors"),
     ),
     (
+        "several addresses",
+        [
+            build.node("gw", 2, interfaces={"eth1": {"addresses": ["172.18.0.3/16", "10.1.0.1/24"]}}),
+            build.cilium(egressGateway=ETH1),
+        ],
+        ("several-addresses", "spec.egressGateway"),
+    ),
+    (
         "outside identities",
         [build.cilium(selectors=[{"podSelector": {"matchLabels": {"pod-template-hash": "5d"}}}])],
         ("label-outside-identity", "spec.selectors[0].podSelector"),
