@@ -16,7 +16,7 @@ DEFINITION = load_definition()
 @pytest.fixture
 def recipe() -> Recipe:
     """One that depends on nothing that is installed here."""
-    scripts = {"initrd": "#!/bin/sh\n", "start": "", "kubelet": "", "inittab": ""}
+    scripts = {"initrd": "#!/bin/sh\n", "inittab": ""}
     return Recipe(PLATFORMS["x86_64"], DEFINITION.system, ("aiohttp>=3",), ("aiohttp==3.14", "attrs==26.1"), scripts)
 
 
@@ -25,7 +25,7 @@ def test_whatever_ends_up_in_a_machine_changes_the_checksum(recipe: Recipe) -> N
         replace(recipe, platform=PLATFORMS["aarch64"]),
         replace(recipe, system=recipe.system.model_copy(update={"packages": ("bubblewrap",)})),
         replace(recipe, pins=("aiohttp==3.15", "attrs==26.1")),
-        replace(recipe, scripts={**recipe.scripts, "start": "echo"}),
+        replace(recipe, scripts={**recipe.scripts, "inittab": "::sysinit:/x"}),
     ]
     sums = {recipe.checksum, *(other.checksum for other in changed)}
     assert len(sums) == 5

@@ -25,6 +25,8 @@ from egresslab.errors import EnvironmentFailure
 FORMAT = 1
 """Of what is made from a recipe; counted up when the same recipe comes to mean something else."""
 DISTRIBUTION = "egresslab"
+SCRIPTS = ("initrd", "inittab")
+"""Those that are part of the system. What they start is on the project's disk."""
 APT_SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 
 
@@ -81,7 +83,7 @@ PLATFORMS = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One root file system with its kernel; `scripts` are the files of `guest/` by name, `requirements` and `pins` are
+    """One root file system with its kernel; `scripts` are files of `guest/` by name, `requirements` and `pins` are
     lines for pip."""
 
     platform: Platform
@@ -137,7 +139,8 @@ def load_definition() -> Definition:
 def load_recipe(system: System) -> Recipe:
     """The recipe for this machine's architecture, with the Python packages at the versions that are installed here."""
     pins = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
-    scripts = {path.name: path.read_text() for path in sorted((definitions("vm") / "guest").iterdir())}
+    guest = definitions("vm") / "guest"
+    scripts = {name: (guest / name).read_text() for name in SCRIPTS}
     wanted = tuple(line for line in _requirements() if _name(line) not in system.left_out)
     needed = _closure({_name(line) for line in wanted})
     kept = tuple(sorted(pin for pin in pins if _name(pin) in needed))

@@ -24,7 +24,6 @@ PREFIX = Path("/opt/egresslab")
 """Where the machine's virtual environment is."""
 PROJECT = PREFIX / "project"
 SETTINGS = Path("/etc/egresslab")
-START_SCRIPTS = ("start", "kubelet")
 GLIBC = {"bookworm": 36, "trixie": 41}
 NEEDED_MIB = 3000
 """While it is made, in the cache folder."""
@@ -78,12 +77,15 @@ def _kernel(recipe: Recipe, root: Path, image: SystemImage, log: Path) -> str:
     _inside(
         root, ["sh", "-c", f"cd /var/cache/kernel && apt-get -qq -o APT::Sandbox::User=root download {package}"], log
     )
-    for archive in where.iterdir():
-        _inside(root, ["dpkg-deb", "-x", f"/var/cache/kernel/{archive.name}", "/"], log)
+    for archive in list(where.glob("*.deb")):
+        # Not into the root itself: the archive's folder /lib would take the place of the link into /usr.
+        _inside(root, ["dpkg-deb", "-x", f"/var/cache/kernel/{archive.name}", "/var/cache/kernel/unpacked"], log)
+    unpacked = where / "unpacked"
+    (release,) = (path.name.removeprefix("vmlinuz-") for path in (unpacked / "boot").glob("vmlinuz-*"))
+    shutil.move(unpacked / "boot" / f"vmlinuz-{release}", image.kernel)
+    (root / "usr" / "lib" / "modules").mkdir(exist_ok=True)
+    shutil.move(unpacked / "lib" / "modules" / release, root / "usr" / "lib" / "modules" / release)
     shutil.rmtree(where)
-    (release,) = (path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
-    shutil.move(root / "boot" / f"vmlinuz-{release}", image.kernel)
-    shutil.rmtree(root / "boot")
     _inside(root, ["depmod", release], log)
     return release
 
@@ -111,9 +113,6 @@ def _scripts(recipe: Recipe, root: Path) -> None:
     settings = root / SETTINGS.relative_to("/")
     settings.mkdir()
     (settings / "modules").write_text(" ".join(recipe.system.modules) + "\n")
-    for name in START_SCRIPTS:
-        (settings / name).write_text(recipe.scripts[name])
-        (settings / name).chmod(0o755)
     (root / "etc" / "inittab").write_text(recipe.scripts["inittab"])
     (root / "sbin" / "init").symlink_to("../bin/busybox")
     (root / "etc" / "resolv.conf").write_text("")
