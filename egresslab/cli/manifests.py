@@ -18,7 +18,7 @@ from egresslab.errors import PolicyError
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 STDIN = "-"
 _MARKER = re.compile(r"^---(?=\s|$)", re.MULTILINE)
-_ONLY_DIRECTIVES = re.compile(r"(\s*([%#].*)?\n)*")
+_ONLY_DIRECTIVES = re.compile(r"([ \t\r]*([%#][^\n]*)?\n)*+")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _INTEGER = re.compile(r"[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 _FLOAT = re.compile(
