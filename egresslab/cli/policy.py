@@ -293,7 +293,7 @@ def _subject(document: Document) -> str:
     ref = ref_of_object(document.obj)
     metadata = document.obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else ref.name if ref else "?"
-    return f"{document.obj.get('kind')}/{name}"
+    return f"{document.obj.get('kind') or 'object'}/{name}"
 
 
 def _refused(inventory: Inventory, error: EgresslabError, place: str) -> None:
