@@ -248,8 +248,9 @@ def _error(status: int, data: bytes, path: str) -> ApiError:
 
 
 @asynccontextmanager
-async def connect(kubeconfig: Path | None = None) -> AsyncIterator[Api]:
-    """An `Api` for a kubeconfig file, or, without one, for the service account of the pod we run in.
+async def connect(kubeconfig: Path | None = None, context: str | None = None) -> AsyncIterator[Api]:
+    """An `Api` for a kubeconfig file and a context in it, the current one by default; without a file for the service
+    account of the pod we run in.
 
     Raises `ClusterError` when neither is usable.
     """
@@ -259,7 +260,9 @@ async def connect(kubeconfig: Path | None = None) -> AsyncIterator[Api]:
         if kubeconfig is None:
             incluster_config.load_incluster_config(configuration)
         else:
-            await kube_config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+            await kube_config.load_kube_config(
+                config_file=str(kubeconfig), context=context, client_configuration=configuration
+            )
     except (OSError, incluster_config.ConfigException, kube_config.ConfigException) as error:
         raise ClusterError(
             f"no way to the API server: {error}",

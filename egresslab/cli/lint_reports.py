@@ -92,17 +92,19 @@ def junit(placed: Sequence[Placed], documents: Sequence[Document], subjects: Seq
     root = ElementTree.Element("testsuites", name="egresslab policy lint")
     for file, cases in suites.items():
         failed = sum(any(map(_fails, found)) for found in cases.values())
-        suite = ElementTree.SubElement(root, "testsuite", name=_xml(file), tests=str(len(cases)), failures=str(failed))
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=xml_text(file), tests=str(len(cases)), failures=str(failed)
+        )
         for subject, found in cases.items():
-            case = ElementTree.SubElement(suite, "testcase", classname=_xml(file), name=_xml(subject))
+            case = ElementTree.SubElement(suite, "testcase", classname=xml_text(file), name=xml_text(subject))
             failures = [each for each in found if _fails(each)]
             if failures:
                 first = failures[0].finding
-                failure = ElementTree.SubElement(case, "failure", message=_xml(first.message), type=first.rule.name)
-                failure.text = _xml("\n".join(map(as_line, failures)))
+                failure = ElementTree.SubElement(case, "failure", message=xml_text(first.message), type=first.rule.name)
+                failure.text = xml_text("\n".join(map(as_line, failures)))
             notes = [each for each in found if not _fails(each)]
             if notes:
-                ElementTree.SubElement(case, "system-out").text = _xml("\n".join(map(as_line, notes)))
+                ElementTree.SubElement(case, "system-out").text = xml_text("\n".join(map(as_line, notes)))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
 
@@ -124,7 +126,7 @@ def _fails(each: Placed) -> bool:
     return each.finding.rule.level is not Level.NOTE
 
 
-def _xml(text: str) -> str:
+def xml_text(text: str) -> str:
     """XML 1.0 has no control characters, halves of surrogate pairs, or the last two characters of the first plane."""
     return "".join(
         c if " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" or c > "\uffff" or c in "\n\t" else " " for c in text

@@ -19,6 +19,7 @@ import typer
 from egresslab.cli.manifests import Document, load
 from egresslab.cli.output import LabName, Output, OutputAs, write_data
 from egresslab.cli.policy_tables import entries_table, explanation_text, plan_text
+from egresslab.cli.policy_verify import verify
 from egresslab.errors import EgresslabError, PolicyError
 from egresslab.policy.endpoints import with_endpoint_uids
 from egresslab.policy.engine import Engine
@@ -34,6 +35,8 @@ app = typer.Typer(
     help="Entries, explanation, plan and lint of egress policies.", no_args_is_help=True, add_completion=False
 )
 
+app.command()(verify)
+
 Files = Annotated[
     list[str] | None,
     typer.Option("--filename", "-f", help="File, folder or - for stdin; again for more. Without it: the running lab."),
@@ -44,6 +47,7 @@ Kubeconfig = Annotated[
         "--kubeconfig", envvar="KUBECONFIG", help="Cluster to read where no files are given; default: the running lab."
     ),
 ]
+Context = Annotated[str | None, typer.Option("--context", help="Context in the kubeconfig; default: the current one.")]
 As = Annotated[
     Fidelity, typer.Option("--as", help="Whose outcome, where ours differs from Cilium's (docs/differences.md).")
 ]
@@ -94,10 +98,11 @@ def entries(
     as_: As = Fidelity.EGRESSLAB,
     health_aware: HealthAware = False,
     kubeconfig: Kubeconfig = None,
+    context: Context = None,
     lab: LabName = "default",
 ) -> None:
     """The map entries that policies amount to: source, destination, egress IP, gateway."""
-    inventory = _inventory(files, kubeconfig, lab)
+    inventory = _inventory(files, kubeconfig, lab, context)
     engine = _engine(inventory, Settings(as_, health_aware))
     if node is not None and node not in engine.registry.nodes:
         _warn(f"Node/{node} is not among the objects; shown as any node that is no gateway")
@@ -122,6 +127,7 @@ def explain(
     as_: As = Fidelity.EGRESSLAB,
     health_aware: HealthAware = False,
     kubeconfig: Kubeconfig = None,
+    context: Context = None,
     lab: LabName = "default",
 ) -> None:
     """Which policy decides for a pod and a destination, which lost and why, and which gateways were considered."""
@@ -129,7 +135,7 @@ def explain(
         address = ip_address(destination)
     except ValueError:
         raise typer.BadParameter(f"{destination} is not an IP address", param_hint="DESTINATION") from None
-    inventory = _inventory(files, kubeconfig, lab)
+    inventory = _inventory(files, kubeconfig, lab, context)
     engine = _engine(inventory, Settings(as_, health_aware))
     explanation = explain_packet(engine, _find_pod(inventory.values.values(), pod).uid, address)
     if output is Output.TABLE:
@@ -155,10 +161,11 @@ def plan(
     as_: As = Fidelity.EGRESSLAB,
     health_aware: HealthAware = False,
     kubeconfig: Kubeconfig = None,
+    context: Context = None,
     lab: LabName = "default",
 ) -> None:
     """What a change would add, move and remove, and which pods would change their source address."""
-    present = _inventory(against, kubeconfig, lab)
+    present = _inventory(against, kubeconfig, lab, context)
     change = _inventory(files, None, lab)
     after = dict(present.values)
     if prune:
@@ -203,6 +210,7 @@ def lint(
     ] = None,
     map_size: Annotated[int, typer.Option("--map-size", min=1, help="Entries that the map holds.")] = 16_384,
     kubeconfig: Kubeconfig = None,
+    context: Context = None,
     lab: LabName = "default",
 ) -> None:
     """What will not work, or not as meant, found before it is applied."""
@@ -215,7 +223,7 @@ def lint(
         networks = [ip_network(text, strict=False) for text in cluster_cidr or ()]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--cluster-cidr") from None
-    documents, errors = _documents(files, kubeconfig, lab)
+    documents, errors = _documents(files, kubeconfig, lab, context)
     located = lint_objects([document.obj for document in documents], cluster_networks=networks, map_size=map_size)
     placed = [unreadable(error) for error in errors]
     subjects = [_subject(document) for document in documents]
@@ -239,7 +247,9 @@ def lint(
         raise typer.Exit(1)
 
 
-def _documents(files: list[str] | None, kubeconfig: Path | None, lab: str) -> tuple[list[Document], list[PolicyError]]:
+def _documents(
+    files: list[str] | None, kubeconfig: Path | None, lab: str, context: str | None = None
+) -> tuple[list[Document], list[PolicyError]]:
     if files:
         manifests = load(files)
         return manifests.documents, manifests.errors
@@ -248,11 +258,11 @@ def _documents(files: list[str] | None, kubeconfig: Path | None, lab: str) -> tu
     from egresslab.cli.environment import Kind as EnvironmentName
     from egresslab.cli.environment import open_environment
 
-    return read_cluster(kubeconfig or open_environment(EnvironmentName.NETNS, lab).kubeconfig()), []
+    return read_cluster(kubeconfig or open_environment(EnvironmentName.NETNS, lab).kubeconfig(), context), []
 
 
-def _inventory(files: list[str] | None, kubeconfig: Path | None, lab: str) -> Inventory:
-    documents, errors = _documents(files, kubeconfig, lab)
+def _inventory(files: list[str] | None, kubeconfig: Path | None, lab: str, context: str | None = None) -> Inventory:
+    documents, errors = _documents(files, kubeconfig, lab, context)
     found = Inventory({}, documents, 0)
     for error in errors:
         _refused(found, error, "")
@@ -270,6 +280,10 @@ def _inventory(files: list[str] | None, kubeconfig: Path | None, lab: str) -> In
         found.values[ref] = value
     joined = with_endpoint_uids(found.values.values(), (document.obj for document in documents))
     found.values = {ref_of(value): value for value in joined}
+    if not files:
+        from egresslab.cli.cluster_objects import observed_choices
+
+        found.values.update({choice.ref: choice for choice in observed_choices(documents)})
     return found
 
 
