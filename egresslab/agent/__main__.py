@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 from pyroute2 import AsyncIPRoute
 
@@ -63,6 +64,15 @@ async def _until_asked(agent: Agent, farewell: Farewell) -> None:
             task.cancel()
 
 
+def _each(group: BaseExceptionGroup[EgresslabError]) -> Iterator[EgresslabError]:
+    """The errors of a group and of groups within it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _each(error)
+        else:
+            yield error
+
+
 def _hurry() -> None:
     """Before ordinary processes: a flow that a busy holder opens should be at its standby before the answer arrives."""
     try:
@@ -77,6 +87,6 @@ if __name__ == "__main__":
     try:
         asyncio.run(main())
     except* EgresslabError as group:
-        for error in group.exceptions:
+        for error in _each(group):
             print(error, file=sys.stderr)
         sys.exit(1)

@@ -102,7 +102,7 @@ async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
         NodeInterface(
             name=link.get("ifname"),
             index=link["index"],
-            kind=link.get("kind"),
+            kind=_kind(link),
             up=bool(link["flags"] & IFF_UP),
             addresses=(*addresses.get(link["index"], ()), *last_resorts.get(link["index"], ())),
             altnames=tuple(_altnames(link)),
@@ -129,6 +129,12 @@ async def _default_routes(netlink: AsyncIPRoute) -> tuple[dict[int, int], dict[i
             candidate = (route.get("priority") or 0, route.get("oif"))
             best[family] = min(best.get(family, candidate), candidate)
     return {family: index for family, (_, index) in best.items()}, routers
+
+
+def _kind(link: Any) -> str | None:
+    """What made the link (IFLA_INFO_KIND); None for hardware."""
+    info = link.get("linkinfo")
+    return str(info.get("kind")) if info is not None and info.get("kind") else None
 
 
 def _altnames(link: Any) -> list[str]:

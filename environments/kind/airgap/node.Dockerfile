@@ -1,5 +1,6 @@
 # A node for Kind from Debian's packages (the base, made by debootstrap) and Go modules. The files under kind/ are those of
-# Kind's own base image, taken from its module.
+# Kind's own base image, taken from its module. Scores for the kernel's out-of-memory killer are not lowered, which takes a
+# capability (CAP_SYS_RESOURCE) that root does not have everywhere.
 FROM egresslab/airgap-node-base
 ARG PAUSE
 COPY kind/ /
@@ -16,6 +17,8 @@ RUN find /lib/systemd/system/sysinit.target.wants -name systemd-tmpfiles-setup.s
  && mkdir -p /opt/cni/bin /etc/kubernetes/manifests \
  && ln -sf /usr/lib/cni/* /opt/cni/bin/ \
  && sed -i "s#^ *sandbox_image = .*#  sandbox_image = \"$PAUSE\"#" /etc/containerd/config.toml \
+ && sed -i 's/^ *restrict_oom_score_adj = .*/  restrict_oom_score_adj = true/' /etc/containerd/config.toml \
+ && sed -i 's/^OOMScoreAdjust=.*/OOMScoreAdjust=0/' /etc/systemd/system/containerd.service \
  && ctr oci spec | jq '.hooks.createContainer |= . + [{"path": "/kind/bin/mount-product-files.sh"}] | del(.process.rlimits)' \
       > /etc/containerd/cri-base.json \
  && systemctl enable kubelet.service containerd.service undo-mount-hacks.service \
