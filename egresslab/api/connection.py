@@ -1,7 +1,7 @@
-"""One asyncio connection to an API server, over the official client, speaking plain dictionaries.
+"""One asyncio connection to an API server, speaking plain dictionaries.
 
-The official client brings configuration, TLS, tokens and the connection pool; its generated models are left out, since
-our controllers handle kinds that it has no model for and copy fields they do not know.
+Our controllers handle kinds that the official client has no model for, and copy fields that they do not know; what is
+left of that client, its own configuration and streams, is imported where it is used (`official`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import orjson
-from kubernetes.aio import client as kube
-from kubernetes.aio.config import incluster_config, kube_config
 
+from egresslab.api.access import Access, of_kubeconfig, of_service_account
 from egresslab.api.resources import Object, Resource
 from egresslab.errors import ClusterError
 
+if TYPE_CHECKING:
+    from kubernetes.aio.client import Configuration
+
+USER_AGENT = "egresslab"
 REQUEST_TIMEOUT_S = 15.0
 WATCH_SILENCE_S = 90.0
 """A server sends a bookmark about once a minute; a watch that is silent for longer is taken for dead."""
@@ -52,15 +55,17 @@ class Unreachable(ClusterError):
 class Api:
     """Requests on resources; every method raises `ApiError` for an error answer and `Unreachable` for none."""
 
-    def __init__(self, client: kube.ApiClient) -> None:
-        self._client = client
+    def __init__(self, access: Access, session: aiohttp.ClientSession) -> None:
+        self._access = access
+        self._session = session
+        self._url = access.url.rstrip("/")
+        self._options: dict[str, Any] = dict(access.options)
         self.errors: Counter[str] = Counter()
         """Error answers so far by reason (`NotFound`, `Conflict`, …), and `Unreachable`."""
 
-    @property
-    def client(self) -> kube.ApiClient:
-        """The official client underneath, for its own parts such as leader election."""
-        return self._client
+    async def official(self) -> Configuration:
+        """How the official client gets there, for its own parts such as leader election."""
+        return await self._access.official()
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         """One object."""
@@ -211,20 +216,17 @@ class Api:
         content_type: str,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
         given = [(key, value) for key, value in query.items() if value is not None]
-        request = await self._client.param_serialize(
-            method=method,
-            resource_path=path,
-            query_params=given,
-            header_params={"Accept": "application/json", "Content-Type": content_type},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        data = None if body is None else orjson.dumps(body)
         try:
-            answer = await self._client.call_api(*request, _request_timeout=timeout)
+            if (authorization := await self._access.authorization()) is not None:
+                headers["Authorization"] = authorization
+            return await self._session.request(
+                method, self._url + path, params=given, data=data, headers=headers, timeout=timeout, **self._options
+            )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._silent(f"the API server did not answer: {error!r}", f"{method} {path}") from error
-        return cast(aiohttp.ClientResponse, answer.response)
 
     def _refused(self, status: int, data: bytes, path: str) -> ApiError:
         error = _error(status, data, path)
@@ -254,24 +256,20 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None) ->
 
     Raises `ClusterError` when neither is usable.
     """
+    async with connected(
+        of_service_account() if kubeconfig is None else await of_kubeconfig(kubeconfig, context)
+    ) as api:
+        yield api
+
+
+@asynccontextmanager
+async def connected(access: Access) -> AsyncIterator[Api]:
+    """An `Api` for a way that is known."""
     # No proxies and no .netrc: looking those up would send every request through a thread.
-    configuration = kube.Configuration(client_session_kwargs={"trust_env": False})
-    try:
-        if kubeconfig is None:
-            incluster_config.load_incluster_config(configuration)
-        else:
-            await kube_config.load_kube_config(
-                config_file=str(kubeconfig), context=context, client_configuration=configuration
-            )
-    except (OSError, incluster_config.ConfigException, kube_config.ConfigException) as error:
-        raise ClusterError(
-            f"no way to the API server: {error}",
-            object=str(kubeconfig or "service account"),
-            fix="bring a lab up with `egresslab up`, or name a kubeconfig",
-        ) from error
-    client = kube.ApiClient(configuration)
-    try:
-        yield Api(client)
-    finally:
-        await client.close()
-        await asyncio.sleep(0)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=access.ssl_context()),
+        headers={"User-Agent": USER_AGENT},
+        trust_env=False,
+    ) as session:
+        yield Api(access, session)
+    await asyncio.sleep(0)

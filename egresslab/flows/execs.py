@@ -27,7 +27,7 @@ async def output_lines(
     The command ends with the iteration.
     """
     shown = f"{namespace}/{pod}: {' '.join(command)}"
-    client = WsApiClient(api.client.configuration, heartbeat=HEARTBEAT_S)
+    client = WsApiClient(await api.official(), heartbeat=HEARTBEAT_S)
     query = [("container", container), ("stdout", "true"), ("stderr", "true"), *(("command", word) for word in command)]
     request = client.param_serialize(
         method="GET",

@@ -84,12 +84,16 @@ async def lead(api: Api, identity: str, act: Callable[[], Coroutine[Any, Any, No
     `act` has ended before this does, and before the lease is given back, which happens when `act` failed or the caller
     cancels: another operator then need not wait for the lease to run out.
     """
+    async with client.ApiClient(await api.official()) as official:
+        await _lead(api, PatientLeaseLock(NAME, NAMESPACE, identity, official), act)
+
+
+async def _lead(api: Api, lock: PatientLeaseLock, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
     elected = asyncio.Event()
 
     async def won() -> None:
         elected.set()
 
-    lock = PatientLeaseLock(NAME, NAMESPACE, identity, api.client)
     election = asyncio.create_task(LeaderElection(Config(lock, LEASE_S, RENEW_DEADLINE_S, RETRY_S, won, None)).run())
     tasks: list[asyncio.Task[Any]] = [election, asyncio.create_task(elected.wait())]
     try:
@@ -109,7 +113,7 @@ async def lead(api: Api, identity: str, act: Callable[[], Coroutine[Any, Any, No
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if elected.is_set():
-            await _give_back(api, identity)
+            await _give_back(api, lock.identity)
 
 
 async def _give_back(api: Api, identity: str) -> None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
-from kubernetes.aio import client as kube
 from pyroute2 import AsyncIPRoute
 
-from egresslab.api.connection import Api
+from egresslab.api.access import with_token
+from egresslab.api.connection import connected
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
 from egresslab.api.resources import ENDPOINT_SLICES, NODES, SERVICES
 from egresslab.cluster.events import EventRecorder
 from egresslab.cluster.node import kernel, masquerade, namespaces, routes
 from egresslab.cluster.node.addresses import AddressPool
-from egresslab.cluster.node.config import Api as ApiConfig
 from egresslab.cluster.node.config import NodeConfig
 from egresslab.cluster.node.dns import answering
 from egresslab.cluster.node.images import Images
@@ -37,20 +36,6 @@ from egresslab.cluster.node.surroundings import Services
 logger = logging.getLogger(__name__)
 
 COMPONENT = "kubelet"
-
-
-@asynccontextmanager
-async def connected(config: ApiConfig) -> AsyncIterator[Api]:
-    """The API server with the node's own token."""
-    # Looking for proxies and .netrc would take a thread, and a process that forks has none.
-    session = {"trust_env": False}
-    configuration = kube.Configuration(host=config.url, ssl_ca_cert=str(config.ca), client_session_kwargs=session)
-    configuration.api_key["BearerToken"] = f"Bearer {config.token}"
-    client = kube.ApiClient(configuration)
-    try:
-        yield Api(client)
-    finally:
-        await client.close()
 
 
 def prepare(config: NodeConfig) -> None:
@@ -90,7 +75,8 @@ async def run(config: NodeConfig) -> None:
         host = AsyncIPRoute()
         stack.callback(host.close)
         await routes.own_addresses(host, config.pod_cidrs, (config.dns.address,))
-        api = await stack.enter_async_context(connected(config.api))
+        access = with_token(config.api.url, config.api.ca.read_text(), config.api.token)
+        api = await stack.enter_async_context(connected(access))
         names = Names(config.dns.domain, config.dns.records)
         await stack.enter_async_context(answering(names, config.dns.domain, config.dns.address))
         services = Services(

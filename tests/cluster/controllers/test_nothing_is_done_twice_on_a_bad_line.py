@@ -26,7 +26,7 @@ class BadLine(Api):
     """
 
     def __init__(self, good: Api, rng: random.Random) -> None:
-        super().__init__(good._client)
+        super().__init__(good._access, good._session)
         self._rng = rng
         self.refused: list[tuple[str, str, int]] = []
 
