@@ -1,4 +1,4 @@
-"""`egresslab fault crash | cut | kill | stop | heal | list`: break a lab on purpose, and mend it."""
+"""`egresslab fault crash | power | hang | cut | kill | stop | heal | list`: break a lab on purpose, and mend it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ def crash(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind =
     """Let a node die at once, with everything on it, as in a power cut."""
     open_environment(environment, lab).break_(Fault(FaultKind.CRASH, node))
     _say_how_to_heal(f"{node} has crashed", node, lab)
+
+
+@app.command()
+def power(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) -> None:
+    """Let a node lose power for a moment: it dies at once and starts again."""
+    open_environment(environment, lab).break_(Fault(FaultKind.POWER, node))
+
+
+@app.command()
+def hang(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) -> None:
+    """Let a node's kernel stand still with all that is on it; only nodes that are machines can (--environment vm)."""
+    open_environment(environment, lab).break_(Fault(FaultKind.HANG, node))
+    _say_how_to_heal(f"{node} hangs", node, lab)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,13 +68,15 @@ app.command("open", context_settings={"allow_extra_args": True})(jupyter.open_)
 @app.command("run")
 def run(
     wanted: Wanted = None,
-    environment: Annotated[str, typer.Option(help="netns, or kubeconfig for the cluster of $KUBECONFIG.")] = "netns",
+    environment: Annotated[
+        str, typer.Option(help="netns, vm, or kubeconfig for the cluster of $KUBECONFIG.")
+    ] = "netns",
     lab: Annotated[
         str | None, typer.Option(help="Use this lab and leave it up; default: one of its own for each chapter.")
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Chapters at a time, each in its own lab; default: cores."),
+        typer.Option("--jobs", "-j", min=1, help="Chapters at a time, each in its own lab; default: cores (vm: 1)."),
     ] = None,
     at_least: Annotated[int, typer.Option(help="Fail if fewer chapters ran (were not skipped).")] = 0,
     red: Annotated[bool, typer.Option(help="Ask each exercise's check before it is solved; it must not pass.")] = True,
@@ -85,18 +88,23 @@ def run(
     mode: Annotated[
         Literal["solve", "learn"], typer.Option(help="solve: solutions run, checks must pass; learn: unsolved.")
     ] = "solve",
-    cell_timeout: Annotated[int, typer.Option(help="Seconds for one cell.")] = 90,
-    wait_timeout: Annotated[int, typer.Option(help="Seconds for one wait inside a cell.")] = 60,
-    chapter_timeout: Annotated[int, typer.Option(help="Seconds for one chapter.")] = 300,
+    cell_timeout: Annotated[int | None, typer.Option(help="Seconds for one cell; default 90 (vm: 400).")] = None,
+    wait_timeout: Annotated[
+        int | None, typer.Option(help="Seconds for one wait inside a cell; default 60 (vm: 300).")
+    ] = None,
+    chapter_timeout: Annotated[
+        int | None, typer.Option(help="Seconds for one chapter; default 300 (vm: 1800).")
+    ] = None,
     directory: Directory = None,
 ) -> None:
     """Run chapters as tests; exit 0 when all passed, 1 when one did not or too few ran, 2 when none ran."""
     with _reported(2):
         from egresslab.lab import chapters
         from egresslab.lab.runner import console
-        from egresslab.lab.runner.execution import Clocks
+        from egresslab.lab.runner.execution import CLOCKS, Clocks
         from egresslab.lab.runner.suite import Suite, cores
 
+        usual = CLOCKS.get(environment, Clocks())
         plan = Suite(
             chapters=chapters.discover(directory or chapters.home(), wanted or ()),
             environment=environment,
@@ -105,9 +113,14 @@ def run(
             parameters=_parameters(parameter or []),
             mode=mode,
             red=red,
-            jobs=jobs or cores(),
+            jobs=jobs or (1 if environment == "vm" else cores()),
             at_least=at_least,
-            clocks=Clocks(cell_s=cell_timeout, wait_s=wait_timeout, chapter_s=chapter_timeout),
+            clocks=replace(
+                usual,
+                cell_s=cell_timeout or usual.cell_s,
+                wait_s=wait_timeout or usual.wait_s,
+                chapter_s=chapter_timeout or usual.chapter_s,
+            ),
         )
     raise typer.Exit(console.run(plan))
 

@@ -11,7 +11,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class Definition(_Model):
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """A processor architecture by the names that Debian, QEMU and pip have for it."""
+    """A processor architecture by the names that Debian, QEMU and pip have for it. The emulated `processor` has no wide
+    registers: libraries would copy memory by them, and emulating that is slower than what they do without."""
 
     debian: str
     qemu: str
@@ -76,7 +77,9 @@ class Platform:
 
 
 PLATFORMS = {
-    "x86_64": Platform("amd64", "qemu-system-x86_64", "qemu-system-x86", "q35", "max", "ttyS0", "x86_64"),
+    "x86_64": Platform(
+        "amd64", "qemu-system-x86_64", "qemu-system-x86", "q35", "max,-avx,-avx2,-erms,-fsrm", "ttyS0", "x86_64"
+    ),
     "aarch64": Platform("arm64", "qemu-system-aarch64", "qemu-system-arm", "virt", "max", "ttyAMA0", "aarch64"),
 }
 
@@ -102,7 +105,7 @@ class Recipe:
         """16 hexadecimal digits. The mirror does not count: they all have the same."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "platform": asdict(self.platform),
+            "architecture": self.platform.debian,
             "system": self.system.model_dump(mode="json", exclude={"mirror"}),
             "requirements": sorted(self.requirements),
             "pins": sorted(self.pins),

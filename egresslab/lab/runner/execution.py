@@ -40,6 +40,10 @@ class Clocks:
     up_s: int = 120
 
 
+CLOCKS = {"vm": Clocks(cell_s=400, wait_s=300, chapter_s=1800, up_s=1200)}
+"""Where nodes may be machines with emulated processors, everything takes its time."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChapterRun:
     """A chapter's result with its evidence; `executed` is None when the notebook was never started.
