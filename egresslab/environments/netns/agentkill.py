@@ -10,16 +10,26 @@ import os
 import time
 from pathlib import Path
 
+from egresslab.environments.netns.labrecord import read_lab
 from egresslab.environments.netns.locks import Busy
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.records import kill, start_time
+from egresslab.environments.vm import machine
 
 NAMESPACE, POD_PREFIX, CONTAINER = "kube-system", "egresslab-agent-", "agent"
 DEADLINE_S = 5.0
+INSIDE = "pid=$(busybox pgrep -f '^python -m egresslab.agent$') && echo $pid && kill -9 $pid"
+"""For a node that is a machine, whose kubelet's records are inside."""
 
 
 def kill_agent(paths: LabPaths, node: str) -> int:
     """Kill it and wait until it is gone; its PID. Raises `Busy` while none runs there."""
+    lab = read_lab(paths)
+    if lab is not None and node in lab.machines:
+        answer = machine.run(paths, node, ["/bin/sh", "-c", INSIDE])
+        if answer.exit_code == 0:
+            return int(answer.stdout.split()[0])
+        raise _nobody(paths, node)
     for pod in sorted((paths.node(node) / "pods").glob("*/pod.json")):
         about = json.loads(pod.read_text())
         if about["namespace"] == NAMESPACE and about["name"].startswith(POD_PREFIX):
@@ -28,7 +38,11 @@ def kill_agent(paths: LabPaths, node: str) -> int:
                 pid, handle = descriptor
                 kill([handle], time.monotonic() + DEADLINE_S)
                 return pid
-    raise Busy(
+    raise _nobody(paths, node)
+
+
+def _nobody(paths: LabPaths, node: str) -> Busy:
+    return Busy(
         "no agent runs there now",
         object=f"node {node}",
         fix=f"egresslab kubectl --lab {paths.lab} -- -n {NAMESPACE} get pods -o wide",

@@ -32,6 +32,7 @@ class Type(StrEnum):
     AGENT_KILL = "AgentKill"
     KILL = "Kill"
     STOP = "Stop"
+    HANG = "Hang"
 
 
 KINDS = {
@@ -42,6 +43,7 @@ KINDS = {
     Type.AGENT_KILL: FaultKind.KILL,
     Type.KILL: FaultKind.KILL,
     Type.STOP: FaultKind.STOP,
+    Type.HANG: FaultKind.HANG,
 }
 
 
