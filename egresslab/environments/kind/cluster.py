@@ -139,6 +139,10 @@ class Cluster:
         assert all(volume["hostPath"]["path"] in (SHARED, NAMESPACES) for volume in spec["volumes"])
         return pod
 
+    def use_what_is_here(self) -> None:
+        """No image is pulled that a node has (where there is no registry)."""
+        self.apply(read_manifests([definitions("kind") / "airgap" / "pull-policy.yaml"]))
+
     def name_servers(self) -> None:
         """Names of servers outside, told by the cluster's DNS."""
         lines = [

@@ -30,6 +30,8 @@ from egresslab.errors import EnvironmentFailure
 IMAGE = os.environ.get("EGRESSLAB_IMAGE", "egresslab:0.1.0")
 LOCK_PATIENCE_S = 5.0
 CREATE_S, LOAD_S, DOWN_S = 600.0, 300.0, 120.0
+IMAGES = "EGRESSLAB_KIND_IMAGES"
+"""Variable with more images that nodes are given, since they cannot pull them."""
 LOADED = "images"
 """File in the lab's directory with the images that its nodes were given."""
 
@@ -195,7 +197,7 @@ class KindEnvironment:
         shim = self._plan.state / "bin" / "docker"
         shim.write_text(self._plan.docker_shim(str(docker)))
         shim.chmod(0o755)
-        self._plan.write()
+        self._plan.write(old_cgroups=self._commands.docker("info", "--format", "{{.CgroupVersion}}") == "1")
 
     def _build(self, progress: Progress) -> None:
         if ensure_image(self._commands, self._image):
@@ -292,10 +294,10 @@ class KindEnvironment:
             self._faults.attach(node.name)
 
     def _load_images(self, progress: Progress) -> None:
-        """The project's image, and those that EGRESSLAB_KIND_IMAGES names."""
+        """The project's image, and those that the variable names."""
         record = self._plan.state / LOADED
         known = record.read_text().split() if record.exists() else []
-        for image in (self._image, *os.environ.get("EGRESSLAB_KIND_IMAGES", "").split()):
+        for image in (self._image, *os.environ.get(IMAGES, "").split()):
             if image not in known:
                 progress.note(image)
                 self._kind.run("kind", "load", "docker-image", image, "--name", self._plan.cluster, timeout_s=LOAD_S)
@@ -305,6 +307,8 @@ class KindEnvironment:
     def _introduce(self) -> None:
         self._cluster.open_to_the_world(self._namespace.exists() and os.path.ismount(self._namespace))
         self._cluster.name_servers()
+        if os.environ.get(IMAGES):
+            self._cluster.use_what_is_here()
 
     def _fix(self, verb: str) -> str:
         return f"egresslab {verb} --environment kind --lab {self.lab}"

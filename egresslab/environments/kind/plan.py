@@ -24,6 +24,9 @@ NETWORK_VARIABLE = "KIND_EXPERIMENTAL_DOCKER_NETWORK"
 SHARED = "/var/log/outside"
 """Where the control plane finds the firewall's log."""
 NAMESPACES = "/run/egresslab/namespaces"
+CGROUPFS = """[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = false
+"""
 GATEWAY = 254
 """Last octet of Docker's own address in a network: .1 is the router of the lab's world."""
 
@@ -92,14 +95,20 @@ class Plan:
                 self.network(name),
             ]
 
-    def kind_config(self) -> dict[str, Any]:
-        """The cluster as kind reads it (v1alpha4)."""
+    def kind_config(self, *, old_cgroups: bool = False) -> dict[str, Any]:
+        """The cluster as kind reads it (v1alpha4). `old_cgroups`: Docker's machine has control groups of version 1,
+        on which a kubelet of Kubernetes 1.35 and later does not start unasked."""
         file = "cluster-cilium.yaml" if self.datapath is Datapath.CILIUM else "cluster.yaml"
         config: dict[str, Any] = yaml.safe_load((definitions("kind") / file).read_text())
         config["name"] = self.cluster
         config["networking"]["podSubnet"] = str(self.topology.pods.ipv4)
         config["networking"]["serviceSubnet"] = str(self.topology.services.ipv4)
         config["nodes"] = [self._kind_node(node) for node in self.topology.nodes]
+        if old_cgroups:
+            # systemd in a container cannot always make control groups of version 1 for others.
+            kubelet = {"kind": "KubeletConfiguration", "failCgroupV1": False, "cgroupDriver": "cgroupfs"}
+            config["kubeadmConfigPatches"] = [yaml.safe_dump(kubelet)]
+            config["containerdConfigPatches"] = [CGROUPFS]
         return config
 
     def _kind_node(self, node: Node) -> dict[str, Any]:
@@ -191,7 +200,8 @@ class Plan:
             for name, network in self.topology.networks.items()
         ]
 
-    def write(self) -> None:
+    def write(self, *, old_cgroups: bool = False) -> None:
         """The files that other programs read: kind's configuration and the world's."""
-        (self.state / "kind.yaml").write_text(yaml.safe_dump(self.kind_config(), sort_keys=False))
+        config = self.kind_config(old_cgroups=old_cgroups)
+        (self.state / "kind.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (self.state / "world.json").write_text(json.dumps(self.world(), indent=1))
