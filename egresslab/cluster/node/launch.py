@@ -29,7 +29,7 @@ from egresslab.cluster.node.processes import Identity, identify, readable
 from egresslab.cluster.node.rootfs import Security
 from egresslab.errors import ClusterError
 
-ROOT_READY_S = 10.0
+ROOT_READY_S = 30.0
 MARKER = "/.container"
 """The last file that bubblewrap writes into a new root."""
 
