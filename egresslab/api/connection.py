@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -52,16 +52,31 @@ class Unreachable(ClusterError):
     """No answer from the API server: connection refused, cut or timed out."""
 
 
+class Forbidden(Unreachable):
+    """A write that was not sent, because whoever asked for it may not write any more."""
+
+
 class Api:
     """Requests on resources; every method raises `ApiError` for an error answer and `Unreachable` for none."""
 
-    def __init__(self, access: Access, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, access: Access, session: aiohttp.ClientSession, permits: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`permits` is asked before each request that writes."""
         self._access = access
+        self._permits = permits
         self._session = session
         self._url = access.url.rstrip("/")
         self._options: dict[str, Any] = dict(access.options)
         self.errors: Counter[str] = Counter()
         """Error answers so far by reason (`NotFound`, `Conflict`, …), and `Unreachable`."""
+
+    def guarded(self, permits: Callable[[], bool]) -> Api:
+        """The same connection for somebody who may write only while `permits` says so; else `Forbidden` is raised and
+        nothing is sent."""
+        api = Api(self._access, self._session, permits)
+        api.errors = self.errors
+        return api
 
     async def official(self) -> Configuration:
         """How the official client gets there, for its own parts such as leader election."""
@@ -222,6 +237,9 @@ class Api:
         try:
             if (authorization := await self._access.authorization()) is not None:
                 headers["Authorization"] = authorization
+            if method != "GET" and not self._permits():
+                # Asked as late as can be: between the thought and the deed a process may have been stopped for long.
+                raise Forbidden("not sent: others may be in charge by now", object=f"{method} {path}")
             return await self._session.request(
                 method, self._url + path, params=given, data=data, headers=headers, timeout=timeout, **self._options
             )

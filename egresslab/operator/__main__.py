@@ -11,12 +11,14 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from egresslab.agent.exposition import serve_metrics
 from egresslab.api.connection import connect
-from egresslab.operator.lease import lead
+from egresslab.operator.lease import Term, lead
 from egresslab.operator.metrics import PORT, OperatorMetrics
 from egresslab.operator.operator import Operator
 from egresslab.operator.webhook import serve_webhook
@@ -26,7 +28,11 @@ async def main(kubeconfig: Path | None, identity: str) -> None:
     """Lead when it is our turn; ends when the lease is lost, so that the pod starts afresh."""
     async with connect(kubeconfig) as api:
         metrics = OperatorMetrics(api)
-        leading = asyncio.create_task(lead(api, identity, lambda: Operator(api, metrics=metrics).run()))
+
+        def act(term: Term) -> Coroutine[Any, Any, None]:
+            return Operator(api.guarded(term.permits), metrics=metrics, term=term.name).run()
+
+        leading = asyncio.create_task(lead(api, identity, act))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leading.cancel)
         try:
             async with AsyncExitStack() as serving:

@@ -181,7 +181,7 @@ async def test_what_is_changed_by_hand_is_put_back_and_told(cilium: Cluster) -> 
 
 async def test_what_is_not_wanted_any_more_goes_and_what_is_not_ours_stays(cilium: Cluster) -> None:
     cilium.agents.hold(OURS, "lab-worker2")
-    foreign = {"podSelector": {}}
+    foreign: Object = {"podSelector": {}}
     selector = {"matchLabels": {"kubernetes.io/hostname": "lab-worker"}}
     for name in (V6, "mine"):
         spec = {"selectors": [foreign], "destinationCIDRs": ["::/0"], "egressGateway": {"nodeSelector": selector}}
