@@ -27,6 +27,8 @@ DISTANT_VIEW_NS = 400 * MILLISECOND
 """How often it tells all other nodes; and how often those that do not vote say what they must."""
 REFUSAL_NS = 100 * MILLISECOND
 LOOK_NS = 50 * MILLISECOND
+RESTING_NS = 200 * MILLISECOND
+"""Between views, and between looks, while there is nothing to vote on: below the lifetime of a view."""
 """How often to look whether the kernel holds a lease, besides whenever something is heard."""
 
 
@@ -150,10 +152,16 @@ class Ballot:
 
     def wake(self, now: int) -> int:
         """When `poll` has something to do again, if nothing is heard until then."""
-        waits = [self._next_view, now + LOOK_NS, *self._ticks.values()]
+        waits = [self._next_view, now + (RESTING_NS if self.resting(now) else LOOK_NS), *self._ticks.values()]
         waits += (wait for wait in (vote.wake_ns(now) for vote in self.votes.values()) if wait is not None)
         waits += (wait for wait in (tenure.wake_ns() for tenure in self.tenures.values()) if wait is not None)
         return min(waits)
+
+    def resting(self, now: int) -> bool:
+        """Whether there is no group here and nothing to watch, nor for any voter that was heard lately."""
+        if self.tenures or self._ticks or (self.voting is not None and self.voting.watched):
+            return False
+        return not self.council.targets(now)
 
     # Probing
 
@@ -266,7 +274,8 @@ class Ballot:
             return []
         view = self._told = self._view(now)
         self.council.tell(now, view)
-        self._next_view = now + (VIEW_NS if self.council.voting else DISTANT_VIEW_NS)
+        often = RESTING_NS if self.resting(now) else VIEW_NS
+        self._next_view = now + (often if self.council.voting else DISTANT_VIEW_NS)
         if urgent or now >= self._next_distant:
             self._next_distant = now + DISTANT_VIEW_NS
             return [Tell(others if self.council.voting else voters, view)]

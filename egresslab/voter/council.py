@@ -12,7 +12,7 @@ from egresslab.voter.files import MILLISECOND
 from egresslab.voter.messages import Choice, Seen, Target, View
 
 LIFETIME_NS = 300 * MILLISECOND
-"""For how long a voter's view counts; voters repeat theirs every 50 ms."""
+"""For how long a voter's view counts; voters repeat theirs every 50 ms, or 200 ms while there is nothing to vote on."""
 DISTANT_LIFETIME_NS = 1500 * MILLISECOND
 """On a node that does not vote, and for what a node says of itself: such views are repeated less often."""
 

@@ -20,6 +20,7 @@ from egresslab.cluster.node.containers import Container
 from egresslab.cluster.node.entering import CannotExecute, run
 
 HOOK_TIMEOUT_S = 600.0
+EARLY_PAUSE_S, EARLY_S = 0.2, 5.0
 
 
 class ProbeKind(Enum):
@@ -128,19 +129,27 @@ async def probe(spec: Object, target: Target, hear: Callable[[Verdict], None]) -
     """Probe for ever and tell every outcome.
 
     Thresholds and periods are those of the probe's spec (core/v1 Probe); the first attempt comes after its initial
-    delay.
+    delay. A container that has just begun is asked more often than its period says until it answers for the first time,
+    so that nobody waits for what is ready already; only a success counts then.
     """
     await asyncio.sleep(float(spec.get("initialDelaySeconds") or 0))
     timeout_s = float(spec.get("timeoutSeconds") or 1)
     period_s = float(spec.get("periodSeconds") or 10)
     failures = successes = 0
+    now = asyncio.get_running_loop().time
+    due, early_until = now(), now() + EARLY_S
     while True:
+        regular = now() >= due
         try:
             await perform(spec, target, timeout_s)
         except ActionFailed as error:
-            failures, successes = failures + 1, 0
-            hear(Verdict(False, failures >= int(spec.get("failureThreshold") or 3), str(error)))
+            if regular:
+                failures, successes = failures + 1, 0
+                hear(Verdict(False, failures >= int(spec.get("failureThreshold") or 3), str(error)))
+                due = now() + period_s
         else:
-            failures, successes = 0, successes + 1
+            failures, successes, early_until = 0, successes + 1, 0.0
             hear(Verdict(True, successes >= int(spec.get("successThreshold") or 1)))
-        await asyncio.sleep(period_s)
+            due = now() + period_s
+        pause = max(0.0, due - now())
+        await asyncio.sleep(min(pause, EARLY_PAUSE_S) if now() < early_until else pause)
