@@ -33,8 +33,8 @@ API_DEADLINE_S = 30.0
 class NetnsEnvironment:
     """One lab. `topology` is a file (absent: the one that comes with the package).
 
-    An environment whose nodes are made of something else says so in `_machines`, `_check_machine` and the deadlines;
-    everything but `create` goes by the lab's record.
+    An environment whose nodes are made of something else says so in `_machines`, `_check_machine`, `_objects` and the
+    deadlines; everything but `create` goes by the lab's record.
     """
 
     kind = "netns"
@@ -64,7 +64,7 @@ class NetnsEnvironment:
         # Whatever may be wrong with files is found out before anything is made.
         topology = self._wanted_topology()
         self._check_machine(topology)
-        objects = manifests("netns", bare=self._bare)
+        objects = self._objects(bare=self._bare)
         with locked(self._paths.root, LOCK_PATIENCE_S, f"another command at work on lab {self.lab}") as lock:
             assert lock is not None
             record = read_lab(self._paths)
@@ -78,7 +78,7 @@ class NetnsEnvironment:
                     return clock.outcome(changed=False)
                 else:
                     progress.note("finishing what an earlier run began")
-                    objects = manifests("netns", bare=record.bare)
+                    objects = self._objects(bare=record.bare)
                 return self._start(record, objects, clock)
             with self._undone_on_interrupt():
                 if any(self._paths.root.iterdir()):
@@ -133,6 +133,10 @@ class NetnsEnvironment:
 
     def _wanted_topology(self) -> Topology | None:
         return load_topology(self._topology_file) if self._topology_file else None
+
+    def _objects(self, *, bare: bool) -> list[dict[str, Any]]:
+        """What a new cluster is given."""
+        return manifests("netns", bare=bare)
 
     def _default_topology(self) -> Topology:
         return load_topology(definitions("netns") / "topology.yaml")

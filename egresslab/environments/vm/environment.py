@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from egresslab.environments.base import Progress
 from egresslab.environments.netns.environment import NetnsEnvironment
@@ -14,6 +15,9 @@ from egresslab.environments.vm.recipe import load_definition, load_recipe
 from egresslab.environments.vm.store import Store
 from egresslab.environments.vm.system import provide
 
+PROBES = {"readinessProbe", "livenessProbe", "startupProbe"}
+PROBE_TIMEOUT_S, PROBE_PERIOD_S = 15, 3
+
 
 class VmEnvironment(NetnsEnvironment):
     """One lab. Its networks, its control plane and the world outside are those of a lab of namespaces, and so is
@@ -23,6 +27,16 @@ class VmEnvironment(NetnsEnvironment):
     # An emulated processor is some ten times slower than the one it is emulated on, and several share one.
     nodes_deadline_s = 420.0
     rollout_deadline_s = 420.0
+
+    def _objects(self, *, bare: bool) -> list[dict[str, Any]]:
+        """The same, only that a probe may take its time: starting a program on an emulated processor does."""
+        objects = super()._objects(bare=bare)
+        for workload in objects:
+            pod = workload.get("spec", {}).get("template", {}).get("spec", {})
+            for container in pod.get("containers", ()):
+                for probe in PROBES & container.keys():
+                    container[probe] |= {"timeoutSeconds": PROBE_TIMEOUT_S, "periodSeconds": PROBE_PERIOD_S}
+        return objects
 
     def _check_machine(self, topology: Topology | None) -> None:
         definition = load_definition()
