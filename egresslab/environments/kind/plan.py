@@ -90,7 +90,9 @@ class Plan:
                 f"--subnet={network.ipv4}",
                 f"--gateway={gateway}",
                 f"--opt=com.docker.network.driver.mtu={network.mtu}",
-                "--opt=com.docker.network.bridge.enable_ip_masquerade=true",
+                # Docker would also masquerade what crosses one of its bridges with a source of another's network, which an
+                # egress IP may be. So only the nodes' own network leads out through Docker.
+                f"--opt=com.docker.network.bridge.enable_ip_masquerade={str(name == self.topology.primary).lower()}",
                 f"--label={LABEL}={self.lab}",
                 self.network(name),
             ]

@@ -19,7 +19,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 PAUSE_S = 0.2
 CONFIG = Path("/run/outside.json")
-SYSCTLS = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/default/rp_filter": "0"}
+SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    # Whoever asks for a neighbour bears the router's address there, or a node with a strict filter does not answer.
+    "net/ipv4/conf/all/arp_announce": "2",
+}
 
 
 def set_addresses(wanted: dict[str, list[str]]) -> bool:
