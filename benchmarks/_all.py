@@ -22,6 +22,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "datapath": ("--repeats", "5"),
     "engine": ("--pods", "10000", "--nodes", "100", "--policies", "100"),
     "failover": ("--fault", "crash", "--repeats", "2"),
+    "footprint": ("--pods", "500", "--policies", "20"),
     "labs": ("00", "01", "02"),
     "pod_start": ("--pods", "50"),
     "sessions": ("--flows", "20000"),

@@ -79,7 +79,7 @@ def translate(policy: EgressPolicy, group: GatewayGroup | None, active: Active |
         if not destinations:
             continue
         gateway = _gateway(group, active, version)
-        if gateway is None and active is not None:
+        if gateway is None and active is not None and group is not None and group.standby:
             lost.append(f"{active.hostname} has no {family} address to leave with: {family} is dropped")
         for number, nodes in enumerate(sorted(by_nodes), start=1):
             spec: dict[str, Any] = {

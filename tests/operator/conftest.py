@@ -39,6 +39,7 @@ from egresslab.operator.operator import Operator
 from egresslab.voter.files import LeaseReport, NodeReport, Report, dump
 
 OPERATOR = "system:serviceaccount:kube-system:egresslab-operator"
+VERIFIER = "system:serviceaccount:ci:verifier"
 NAMES = ("lab-control-plane", "lab-worker", "lab-worker2", "lab-worker3")
 PATIENCE_S = 10.0
 
@@ -46,7 +47,9 @@ PATIENCE_S = 10.0
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """The server, with the operator's rights from the manifest that clusters get."""
-    with running_server(tmp_path_factory.mktemp("operator"), {OPERATOR: "system:authenticated"}) as running:
+    with running_server(
+        tmp_path_factory.mktemp("operator"), dict.fromkeys((OPERATOR, VERIFIER), "system:authenticated")
+    ) as running:
         files = environment_files("netns")
         manifests = (files / "manifests" / "operator.yaml", files / "cilium-backend.yaml")
         objects: list[Object] = [
