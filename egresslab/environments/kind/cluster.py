@@ -15,6 +15,7 @@ import yaml
 
 from egresslab.environments.base import Progress
 from egresslab.environments.definitions import definitions, read_manifests
+from egresslab.environments.kind.certificates import write_certificate
 from egresslab.environments.kind.commands import Commands
 from egresslab.environments.kind.image import deployment
 from egresslab.environments.kind.plan import NAMESPACES, SHARED, Datapath, Plan
@@ -138,6 +139,21 @@ class Cluster:
             ]
         assert all(volume["hostPath"]["path"] in (SHARED, NAMESPACES) for volume in spec["volumes"])
         return pod
+
+    def trust_the_world(self) -> None:
+        """Certificates of servers outside, signed by the cluster's authority, which every pod has at hand."""
+        plan = self._plan
+        if not (plan.state / "pki" / "outside.crt").exists():
+            container = plan.containers()[plan.topology.control_plane.name]
+            authority, key = (
+                self._commands.docker("exec", container, "cat", f"/etc/kubernetes/pki/ca.{end}")
+                for end in ("crt", "key")
+            )
+            servers = plan.topology.outside.servers
+            names = dict.fromkeys(name for server in servers for name in server.names)
+            addresses = dict.fromkeys(address for server in servers for address in server.addresses)
+            write_certificate(plan.state / "pki", authority, key, list(names), list(addresses))
+        self.apply(read_manifests([definitions("kind") / "trust.yaml"]))
 
     def use_what_is_here(self) -> None:
         """No image is pulled that a node has (where there is no registry)."""

@@ -23,7 +23,6 @@ from egresslab.environments.kind.preflight import CILIUM_CHART, examine, require
 from egresslab.environments.kind.versions import pinned
 from egresslab.environments.netns.locks import locked
 from egresslab.environments.netns.paths import LAB_NAME
-from egresslab.environments.netns.pki import Subject, write_pki
 from egresslab.environments.netns.topology import load_topology
 from egresslab.errors import EnvironmentFailure
 
@@ -220,11 +219,6 @@ class KindEnvironment:
 
     def _make_outside(self) -> None:
         plan, docker = self._plan, self._commands.docker
-        if not (plan.state / "pki" / "ca.crt").exists():
-            servers = plan.topology.outside.servers
-            names = tuple(dict.fromkeys(name for server in servers for name in server.names))
-            addresses = tuple(dict.fromkeys(address for server in servers for address in server.addresses))
-            write_pki(plan.state / "pki", self.lab, [Subject("outside", "outside", names, addresses)])
         container = self._commands.inspect("container", plan.outside)
         if container is None:
             docker(
@@ -252,8 +246,10 @@ class KindEnvironment:
         if os.geteuid() != 0 or not Path(f"/proc/{pid}/ns/net").exists():
             return
         if self._namespace.exists() and os.path.ismount(self._namespace):
-            return
-        self._namespace.touch()
+            if self._namespace.stat().st_ino == Path(f"/proc/{pid}/ns/net").stat().st_ino:
+                return
+            # Of a container that was started again since.
+            self._commands.run("umount", "--lazy", str(self._namespace))
         directory = str(self._namespace.parent)
         if not os.path.ismount(directory):
             # Mounts below it are passed on to the control plane's container only from a shared mount.
@@ -305,6 +301,7 @@ class KindEnvironment:
                 record.write_text("\n".join(known))
 
     def _introduce(self) -> None:
+        self._cluster.trust_the_world()
         self._cluster.open_to_the_world(self._namespace.exists() and os.path.ismount(self._namespace))
         self._cluster.name_servers()
         if os.environ.get(IMAGES):

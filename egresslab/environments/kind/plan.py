@@ -90,8 +90,8 @@ class Plan:
                 f"--subnet={network.ipv4}",
                 f"--gateway={gateway}",
                 f"--opt=com.docker.network.driver.mtu={network.mtu}",
-                # Docker would also masquerade what crosses one of its bridges with a source of another's network, which an
-                # egress IP may be. So only the nodes' own network leads out through Docker.
+                # Docker would also masquerade what crosses one of its bridges with a source of another's network, which
+                # an egress IP may be. So only the nodes' own network leads out through Docker.
                 f"--opt=com.docker.network.bridge.enable_ip_masquerade={str(name == self.topology.primary).lower()}",
                 f"--label={LABEL}={self.lab}",
                 self.network(name),
