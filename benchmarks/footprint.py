@@ -157,6 +157,8 @@ async def memory(api: Api) -> dict[str, dict[str, float]]:
     for daemon, container in CONTAINERS:
         pods, _ = await api.list(PODS, "kube-system", label_selector=f"app.kubernetes.io/name={daemon}")
         for each in pods:
+            if each["status"].get("phase") != "Running":
+                continue  # what the DaemonSet wants on nodes that are not there
             text = await look(api, each["metadata"]["name"], container)
             sizes = [(rss, peak) for module, rss, peak in json.loads(text) if module == f"egresslab.{container}"]
             rss, peak = max(sizes, default=(0, 0))

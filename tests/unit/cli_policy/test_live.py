@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from egresslab.api.connection import Unreachable
 from tests.unit.cli_policy.conftest import Run
 from tests.unit.policy import build
 
@@ -53,8 +54,11 @@ def kubeconfig(tmp_path: Path) -> Iterator[Path]:
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": "c",
-                "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [
+                    {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}},
+                    {"name": "nobody", "cluster": {"server": "http://127.0.0.1:1"}},
+                ],
+                "contexts": [{"name": name, "context": {"cluster": name, "user": "u"}} for name in ("c", "nobody")],
                 "users": [{"name": "u", "user": {"token": "t"}}],
             }
         )
@@ -78,3 +82,12 @@ def test_a_change_planned_against_a_running_cluster(run: Run, kubeconfig: Path, 
     change.write_text(yaml.safe_dump(build.cilium(egressGateway=eth1)))
     text = run("plan", "-f", change, "--kubeconfig", kubeconfig).stdout
     assert "default/a (10.0.0.1) to 203.0.113.0/24: 192.168.60.2 => 172.18.18.2" in text
+
+
+def test_another_context_is_another_cluster(run: Run, kubeconfig: Path) -> None:
+    """One context is the current one; the other's server does not exist."""
+    for arguments in (("entries",), ("lint",), ("explain", "a", "203.0.113.1")):
+        named = run(*arguments, "--kubeconfig", kubeconfig, "--context", "c").stdout
+        assert named == run(*arguments, "--kubeconfig", kubeconfig).stdout
+        with pytest.raises(Unreachable):
+            run(*arguments, "--kubeconfig", kubeconfig, "--context", "nobody")
