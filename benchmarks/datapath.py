@@ -136,7 +136,7 @@ PREPARE = {"egresslab": by_egresslab, "kernel": by_the_kernel, "direct": without
 
 
 @contextlib.asynccontextmanager
-async def network(way: str, load: Path) -> AsyncIterator[Rig]:
+async def network(way: str, load: Path, first: tuple[str, ...] = ()) -> AsyncIterator[Rig]:
     """A network set up for one way, with a sink outside; checks by a packet that the way is the one taken."""
     async with CabledRig("source", "gateway", policy_entries=131_072) as rig:
         await PREPARE[way](rig)
@@ -144,7 +144,7 @@ async def network(way: str, load: Path) -> AsyncIterator[Rig]:
         ports = "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range"
         await rig.run(pod.namespace, "sh", "-c", ports)
         sink = await asyncio.create_subprocess_exec(
-            "nsenter", f"--net=/run/netns/{rig.outside}", str(load), "sink", TARGET, str(PORT),
+            *first, "nsenter", f"--net=/run/netns/{rig.outside}", str(load), "sink", TARGET, str(PORT),
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert sink.stdout
@@ -173,18 +173,20 @@ async def observed_source(rig: Rig) -> str:
     return address
 
 
-async def compare(load: Path, seconds: float, repeats: int) -> dict[str, dict[str, list[float]]]:
+async def compare(
+    load: Path, seconds: float, repeats: int, first: tuple[str, ...]
+) -> dict[str, dict[str, list[float]]]:
     """Load, then way, to what each round gave."""
     results: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in LOADS}
     async with contextlib.AsyncExitStack() as stack:
-        rigs = {way: await stack.enter_async_context(network(way, load)) for way in WAYS}
+        rigs = {way: await stack.enter_async_context(network(way, load, first)) for way in WAYS}
         for way, rig in rigs.items():
             say(f"{way}: outside sees {await observed_source(rig)}")
         for number in range(repeats):
             for name, verb in LOADS.items():
                 for way in WAYS[number % 3 :] + WAYS[: number % 3]:
                     pod = rigs[way].nodes["source"].pods[0]
-                    text = await rigs[way].run(pod.namespace, str(load), verb, TARGET, str(PORT), str(seconds))
+                    text = await rigs[way].run(pod.namespace, *first, str(load), verb, TARGET, str(PORT), str(seconds))
                     results[name][way].append(float(text))
                 say(f"round {number + 1}: {name} " + ", ".join(f"{way} {results[name][way][-1]:.3f}" for way in WAYS))
     return results
@@ -289,12 +291,14 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one round of one load")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--skip-tables", action="store_true", help="leave out what grows with the number of entries")
+    parser.add_argument("--realtime", action="store_true", help="go before other work on this machine, such as builds")
     options = parser.parse_args()
+    first = ("chrt", "--fifo", "50") if options.realtime else ()
     with tempfile.TemporaryDirectory(prefix="dp-bench-") as folder:
         load = Path(folder) / "load"
         source = Path(__file__).parent / "load.c"
         await asyncio.to_thread(subprocess.run, ["clang", "-O2", "-o", str(load), str(source)], check=True)
-        results = await compare(load, options.seconds, options.repeats)
+        results = await compare(load, options.seconds, options.repeats, first)
     grown = {} if options.skip_tables else await tables()
     medians = {name: {way: statistics.median(values) for way, values in ways.items()} for name, ways in results.items()}
     ratios = {
@@ -316,6 +320,7 @@ async def main() -> None:
         },
         **grown,
         "repeats": options.repeats,
+        "realtime": options.realtime,
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
     }

@@ -2,7 +2,8 @@
 
 NODE_NAME says which node it is, EGRESSLAB_SERVICE_NETWORKS which networks are the cluster's services (comma-separated),
 EGRESSLAB_OVERLAY_PORT the tunnel's UDP port, EGRESSLAB_UNDERLAY_MTU the bytes of a packet between nodes. EGRESSLAB_GATE
-is `socket` where the kubelet asks before it starts a pod (this project's does), otherwise `none`.
+is `socket` where the kubelet asks before it starts a pod (this project's does), otherwise `none`. EGRESSLAB_TUNNEL is
+`programs`, or `device` to have every packet between nodes take the overlay device, where captures show it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ async def main() -> None:
         plugin_dir=PLUGIN_DIR if os.environ.get("EGRESSLAB_GATE", "socket") == "socket" else None,
         overlay_port=int(os.environ.get("EGRESSLAB_OVERLAY_PORT", OVERLAY_PORT)),
         underlay_mtu=int(os.environ.get("EGRESSLAB_UNDERLAY_MTU", UNDERLAY_MTU)),
+        tunnel_device=os.environ.get("EGRESSLAB_TUNNEL", "programs") == "device",
     )
     datapath = open_datapath(config.pin_dir)
     async with connect() as api, AsyncIPRoute() as netlink:

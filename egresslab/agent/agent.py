@@ -81,6 +81,8 @@ class AgentConfig:
     """Where the kubelet learns that it has to ask before it starts a pod; None where no kubelet knows how."""
     underlay_mtu: int = UNDERLAY_MTU
     overlay_port: int = OVERLAY_PORT
+    tunnel_device: bool = False
+    """Every packet between nodes takes the overlay device, where captures show it, not the programs' shorter way."""
 
     @property
     def socket(self) -> Path:
@@ -181,6 +183,7 @@ class Agent:
                 overlay_ifindex=overlay,
                 overlay_mtu=overlay_mtu,
                 overlay_port=port,
+                underlay=None if self._config.tunnel_device else await self._attachments.underlay(address),
             )
         )
         self._set_cluster_networks()

@@ -15,14 +15,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.protocols import ETH_P_ALL
 
 from egresslab.datapath.datapath import Datapath
-from egresslab.datapath.values import Program
+from egresslab.datapath.values import TUNNEL_PORTS, Program, Underlay
 from egresslab.errors import DatapathError
 
 OVERLAY_PORT = 8472
-OVERLAY_SOURCE_PORTS = (49_152, 49_408)
-"""Source ports of the tunnel, the upper bound not included. The kernel would take one for each inner flow out of tens
-of thousands, and where it tracks connections, each node would keep two more for every flow of every pod. So many still
-spread flows over queues and paths."""
 MAIN_TABLE = 254
 CLSACT = 0xFFFF0000
 INGRESS = 0xFFFFFFF2
@@ -65,13 +61,21 @@ class Attachments:
                 vxlan_collect_metadata=True,
                 vxlan_port=port,
                 vxlan_learning=False,
-                vxlan_port_range=dict(zip(("low", "high"), OVERLAY_SOURCE_PORTS, strict=True)),
+                vxlan_port_range=dict(zip(("low", "high"), TUNNEL_PORTS, strict=True)),
             )
             index = await self._index(name)
         if index is None:
             raise DatapathError("the kernel made no overlay device", object=f"link {name}")
         await self._netlink.link("set", index=index, mtu=mtu, state="up")
         return index
+
+    async def underlay(self, local: IPv4Address) -> Underlay:
+        """The interface that has `local`, for `NodeConfig.underlay`. Raises DatapathError when none has it."""
+        found = [item["index"] async for item in await self._netlink.addr("dump", address=str(local))]
+        if not found:
+            raise DatapathError("not an address of this node", object="the tunnel", field="local", value=str(local))
+        info = (await self._link(found[0])).get("linkinfo")
+        return Underlay(found[0], veth=info is not None and info.get("kind") == "veth")
 
     async def attach_overlay(self, ifindex: int) -> None:
         """`from_overlay` on the overlay device."""

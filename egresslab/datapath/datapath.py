@@ -33,11 +33,11 @@ from egresslab.datapath.observation import Counters, FlowEvents
 from egresslab.datapath.policy import CidrSet, PolicyMap
 from egresslab.datapath.table import Table, table_of
 from egresslab.datapath.table import open_table as open_table
-from egresslab.datapath.values import NodeConfig, Program
+from egresslab.datapath.values import TUNNEL_PORTS, NodeConfig, Program, Underlay
 from egresslab.errors import DatapathError
 
 OBJECT = Path(__file__).parent / "bpf" / "egresslab.o"
-PIN_FLOWS = 1
+PIN_FLOWS, LEAVE_CHECKSUMS = 1, 2
 
 STRUCTS: dict[str, tuple[str | None, str | None]] = {
     "egress_policy_v4": ("policy_key_v4", "policy_value"),
@@ -185,18 +185,22 @@ class Datapath:
 
     def configure(self, config: NodeConfig) -> None:
         """Tell the programs about their node; takes effect with the next packet."""
+        underlay = config.underlay or Underlay(0)
         raw = layout.CONFIG.pack(
             narrow(config.address_v4),
             config.overlay_ifindex,
             wide(config.address_v6),
             config.overlay_mtu,
             config.vni,
-            PIN_FLOWS if config.pin_flows else 0,
+            (PIN_FLOWS if config.pin_flows else 0) | (LEAVE_CHECKSUMS if underlay.veth else 0),
             config.drop_events_per_second,
             config.idle_pin_seconds,
             *config.ports,
             port_bytes(config.overlay_port),
+            TUNNEL_PORTS[0],
+            TUNNEL_PORTS[1] - TUNNEL_PORTS[0],
             0,
+            underlay.ifindex,
         )
         if config.ports[0] > config.ports[1]:
             raise DatapathError("the port range is empty", object="NodeConfig", field="ports", value=config.ports)

@@ -27,7 +27,7 @@ from egresslab.datapath.values import Flow, FlowKey, FlowKind, IPAddress, Protoc
 
 SECOND = 1_000_000_000
 FIN, SYN, RST = 0x01, 0x02, 0x04
-CLOSE_REPORTED = 0x80
+TCP_FLAGS = 0x3F
 STEP = 512
 """Entries looked at in one step of expiry."""
 TRANSLATIONS = frozenset({FlowKind.TRANSLATED, FlowKind.NODE})
@@ -202,5 +202,5 @@ def _flow(key: FlowKey, raw: bytes) -> Flow:
         node=from_narrow(node),
         opened_ns=opened,
         seen_ns=seen,
-        tcp_flags=tcp_flags & ~CLOSE_REPORTED,
+        tcp_flags=tcp_flags & TCP_FLAGS,
     )

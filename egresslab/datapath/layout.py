@@ -192,7 +192,10 @@ CONFIG = Layout(
     port_min="H",
     port_max="H",
     overlay_port="2s",
+    tunnel_port="H",
+    tunnel_ports="H",
     pad="H",
+    underlay_ifindex="I",
 )
 COUNT = Layout("count", packets="Q", bytes="Q")
 FLOW_RECORD = Layout(

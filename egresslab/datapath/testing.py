@@ -28,7 +28,7 @@ from pyroute2 import AsyncIPRoute, netns
 
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
-from egresslab.datapath.values import Endpoint, GatewaySlot, IPAddress, IPNetwork, NodeConfig, PolicyEntry
+from egresslab.datapath.values import Endpoint, GatewaySlot, IPAddress, IPNetwork, NodeConfig, PolicyEntry, Underlay
 from egresslab.errors import DatapathError
 
 COMMAND_TIMEOUT_S = 30.0
@@ -91,6 +91,7 @@ class Node:
     netlink: AsyncIPRoute
     attachments: Attachments
     overlay: int = 0
+    underlay: Underlay | None = None
     links: dict[str, int] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
 
@@ -112,7 +113,13 @@ class Node:
 
     def config(self, **changes: Any) -> NodeConfig:
         """The node's own configuration; pass it to `datapath.configure`."""
-        values = {"address_v4": self.v4, "address_v6": self.v6, "overlay_ifindex": self.overlay, "overlay_mtu": 1450}
+        values = {
+            "address_v4": self.v4,
+            "address_v6": self.v6,
+            "overlay_ifindex": self.overlay,
+            "overlay_mtu": 1450,
+            "underlay": self.underlay,
+        }
         return NodeConfig(**{**values, **changes})
 
 
@@ -182,6 +189,7 @@ class Rig:
                 )
         await self.masquerade(node)
         node.overlay = await node.attachments.ensure_overlay("egress0", node.v4, mtu=1450)
+        node.underlay = await node.attachments.underlay(node.v4)
         datapath.configure(node.config())
         datapath.cluster_cidrs.replace(INSIDE)
         await node.attachments.attach_overlay(node.overlay)

@@ -215,6 +215,21 @@ class Endpoint:
     ready: bool = False
 
 
+TUNNEL_PORTS = (49_152, 49_408)
+"""Source ports of the tunnel, the upper bound not included. The kernel would take one for each inner flow out of tens
+of thousands, and where it tracks connections, each node would keep two more for every flow of every pod. So many still
+spread flows over queues and paths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """The interface that the tunnel runs over. `veth`: it is one end of a pair, which hands on the very packets that it
+    is given and never computes a checksum."""
+
+    ifindex: int
+    veth: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What the programs must know of their node. `overlay_mtu` in bytes of inner IP packet (0: unlimited).
@@ -222,7 +237,8 @@ class NodeConfig:
     `overlay_port` is the tunnel's UDP port. `ports` is where a source port is searched when the flow's own is taken
     (inclusive). `pin_flows`: established flows keep their slot when policy entries change. `drop_events_per_second`
     limits flow events about drops, per CPU. `idle_pin_seconds`: a UDP or ICMP flow that was silent for so long is
-    decided anew.
+    decided anew. `underlay`: most packets are wrapped and unwrapped by the programs, there; None: all take the overlay
+    device, where a capture shows them.
     """
 
     address_v4: IPv4Address | None = None
@@ -235,6 +251,7 @@ class NodeConfig:
     pin_flows: bool = True
     drop_events_per_second: int = 100
     idle_pin_seconds: int = 60
+    underlay: Underlay | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ HELPERS = {
     28: "csum_diff",
     32: "skb_change_type",
     38: "skb_change_tail",
+    34: "get_hash_recalc",
     50: "skb_adjust_room",
     69: "fib_lookup",
     85: "sk_lookup_udp",
@@ -40,6 +41,7 @@ HELPERS = {
     131: "ringbuf_reserve",
     132: "ringbuf_submit",
     134: "ringbuf_query",
+    135: "csum_level",
     152: "redirect_neigh",
     155: "redirect_peer",
 }

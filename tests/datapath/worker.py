@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.testing import Node
 from egresslab.datapath.trial import Outcome, test_run
 from egresslab.datapath.values import Count, Program, Reason
+
+from .wrapping import peeled
 
 CLONE_NEWNET = 0x4000_0000
 _held: dict[str, Datapath] = {}
@@ -33,12 +35,14 @@ def held() -> Datapath:
     return _held["node"]
 
 
-def run_here(program: Program, frame: bytes, ifindex: int, mark: int) -> tuple[Outcome, list[tuple[Reason, Count]]]:
-    """The outcome, and what the program's counters gained."""
+def run_here(
+    program: Program, frame: bytes, ifindex: int, mark: int, counts: Program
+) -> tuple[Outcome, list[tuple[Reason, Count]]]:
+    """The outcome, and what the counters of `counts` gained."""
     counters = _held["node"].counters
-    before = {reason: counters.get(program, reason).packets for reason in Reason}
+    before = {reason: counters.get(counts, reason).packets for reason in Reason}
     outcome = test_run(_held["node"], program, frame, ifindex=ifindex, mark=mark)
-    after = {reason: counters.get(program, reason) for reason in Reason}
+    after = {reason: counters.get(counts, reason) for reason in Reason}
     return outcome, [(reason, count) for reason, count in after.items() if count.packets != before[reason]]
 
 
@@ -59,8 +63,20 @@ class Bench:
         self.pool.shutdown()
 
     def run(self, program: Program, frame: bytes, ifindex: int, mark: int = 0) -> tuple[Outcome, Reason]:
-        """The outcome and its reason."""
-        call: Callable[..., tuple[Outcome, list[tuple[Reason, Count]]]] = run_here
-        outcome, gained = self.pool.submit(call, program, frame, ifindex, mark).result(timeout=10)
+        """The outcome and its reason; what was wrapped for the tunnel is found right and given without its wrapping."""
+        outcome, gained = self._ask(program, frame, ifindex, mark, program)
         assert len(gained) == 1, f"exactly one verdict is counted for a packet, not {gained}"
-        return outcome, gained[0][0]
+        return outcome, gained[0]
+
+    def unwrap(self, frame: bytes, ifindex: int) -> tuple[Outcome, Reason | None]:
+        """The same for a packet of the tunnel that meets `from_wire`; the reason is `from_overlay`'s, or None when the
+        packet was left to the device."""
+        outcome, gained = self._ask(Program.FROM_WIRE, frame, ifindex, 0, Program.FROM_OVERLAY)
+        return outcome, gained[0] if gained else None
+
+    def _ask(
+        self, program: Program, frame: bytes, ifindex: int, mark: int, counts: Program
+    ) -> tuple[Outcome, list[Reason]]:
+        call: Callable[..., tuple[Outcome, list[tuple[Reason, Count]]]] = run_here
+        outcome, gained = self.pool.submit(call, program, frame, ifindex, mark, counts).result(timeout=10)
+        return replace(outcome, frame=peeled(outcome.frame, self.node.v4)), [reason for reason, _ in gained]

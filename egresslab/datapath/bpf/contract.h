@@ -92,6 +92,7 @@ enum flow_kind {
 #define VOTERS 7
 #define ENDPOINT_READY 1U
 #define CONFIG_PIN_FLOWS 1U
+#define CONFIG_LEAVE_CHECKSUMS 2U	/* to the underlay: nothing below it computes any */
 
 struct policy_key_v4 {
 	__u32 prefixlen;	/* 32 + destination's */
@@ -236,7 +237,10 @@ struct config {
 	__u16 port_min;
 	__u16 port_max;
 	__be16 overlay_port;
+	__u16 tunnel_port;	/* the first of the tunnel's source ports, and how many */
+	__u16 tunnel_ports;
 	__u16 pad;
+	__u32 underlay_ifindex;	/* 0: everything takes the overlay device; see tunnel.h */
 };
 
 struct count {

@@ -13,7 +13,9 @@
 #define OUTBOUND 0
 #define REPLIES 1
 #define PORT_ATTEMPTS 64
-#define CLOSE_REPORTED 0x80	/* in flow.tcp_flags, above the flags that matter */
+/* In flow.tcp_flags, above TCP's own. */
+#define SEGMENTED 0x40		/* packets of several segments came out of the tunnel; see tunnel.h */
+#define CLOSE_REPORTED 0x80
 
 static __always_inline struct flow_key_v4 short_key(const struct flow_key_v6 *key)
 {
@@ -216,7 +218,7 @@ static __always_inline bool claim(struct __sk_buff *skb, int family, const struc
 		half->kind = kind;
 		half->address = subject->to;
 		half->port = reply->local_port;
-		half->tcp_flags = subject->packet.tcp_flags;
+		half->tcp_flags = subject->packet.tcp_flags | (skb->gso_size ? SEGMENTED : 0);
 		subject->to_port = reply->local_port;
 		if (!flow_put(family, &subject->key, half, BPF_ANY))
 			return true;

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "announce.h"
-#include "gateway.h"
+#include "overlay.h"
 #include "probe.h"
 
 /* The key of the reply half; false for what cannot belong to one. */
@@ -63,6 +63,44 @@ static __always_inline int not_a_reply(struct __sk_buff *skb, int family, struct
 	return answered ? send_back(skb, FROM_WIRE, ANNOUNCED) : pass(skb, FROM_WIRE, NOT_OURS);
 }
 
+/*
+ * A packet of the tunnel. What is beyond doubt needs no device: an answer to a flow that was steered to the node where the
+ * tunnel begins, and what a pod of that node sends out through this one. It counts as the device's would.
+ */
+static __always_inline int take_from_tunnel(struct __sk_buff *skb, const struct config *config, struct subject *subject)
+{
+	struct packet *packet = &subject->packet;
+	const struct gateway_slot *slot;
+	const struct endpoint *endpoint;
+	struct gateway gateway;
+	struct flow *flow;
+	__be32 node = plainly_wrapped_by(skb);
+	int reason;
+
+	if (!node)
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	__builtin_memset(packet, 0, sizeof(*packet));
+	if (parse_network_v4(skb, NETWORK + WRAPPING, packet))
+		return pass(skb, FROM_WIRE, NOT_OURS);
+
+	endpoint = endpoint_of(&packet->destination);
+	if (endpoint && endpoint->ifindex) {
+		flow = flow_answered(skb, AF_INET, subject);
+		if (!flow || flow->kind != FLOW_STEERED || (flow->tcp_flags & SEGMENTED) ||
+		    !slot_with_gateway(flow->slot, &gateway) || gateway.endpoint != node || !unwrap(skb))
+			return pass(skb, FROM_WIRE, NOT_OURS);
+		count(skb, FROM_OVERLAY, DELIVERED);
+		return send_to_pod(skb, endpoint);
+	}
+	subject->node = node;
+	slot = slot_of_steered(skb, AF_INET, config, subject, &flow, &reason);
+	if (!slot || packet->transport == TRANSPORT_ERROR || packet->part != FRAGMENT_NONE ||
+	    (flow && (flow->tcp_flags & SEGMENTED)) || !unwrap(skb))
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	packet->transport_offset -= WRAPPING;
+	return gateway_out(skb, AF_INET, config, subject, FROM_OVERLAY, flow, slot);
+}
+
 static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 {
 	const struct config *config = config_get();
@@ -76,7 +114,7 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	packet = &subject->packet;
 	if (family == AF_INET && packet->destination_port == config->overlay_port &&
 	    packet->protocol == IPPROTO_UDP)
-		return pass(skb, FROM_WIRE, NOT_OURS);
+		return take_from_tunnel(skb, config, subject);
 	if (family == AF_INET && may_be_probe(config, packet)) {
 		int answered = answer_probe(skb);
 

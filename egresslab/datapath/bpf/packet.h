@@ -48,6 +48,7 @@ struct packet {
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+#define TCP_FLAGS 0x3f	/* those of RFC 793; flow.tcp_flags has other uses for the bits above */
 #define MAPPED_PREFIX bpf_htonl(0xffff)
 
 static __always_inline void address_from_v4(struct address *address, __be32 v4)
@@ -84,20 +85,20 @@ static __always_inline bool opens_connection(const struct packet *packet)
 	return packet->protocol != IPPROTO_TCP || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-static __always_inline int parse_network_v4(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_network_v4(struct __sk_buff *skb, __u32 at, struct packet *packet)
 {
 	struct iphdr ip;
 	__u16 fragment;
 
-	if (bpf_skb_load_bytes(skb, NETWORK, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return INVALID_PACKET;
 	fragment = bpf_ntohs(ip.frag_off);
-	packet->length = skb->gso_size ? skb->len - NETWORK : bpf_ntohs(ip.tot_len);
-	if (packet->length < ip.ihl * 4U || packet->length > skb->len - NETWORK)
+	packet->length = skb->gso_size ? skb->len - at : bpf_ntohs(ip.tot_len);
+	if (packet->length < ip.ihl * 4U || packet->length > skb->len - at)
 		return INVALID_PACKET;
 	address_from_v4(&packet->source, ip.saddr);
 	address_from_v4(&packet->destination, ip.daddr);
-	packet->transport_offset = NETWORK + ip.ihl * 4;
+	packet->transport_offset = at + ip.ihl * 4;
 	packet->protocol = ip.protocol;
 	packet->hop_limit = ip.ttl;
 	packet->may_fragment = !(fragment & 0x4000);
@@ -111,18 +112,18 @@ static __always_inline int parse_network_v4(struct __sk_buff *skb, struct packet
 }
 
 /* Extension headers are walked later: who only wants the addresses need not pay for them. */
-static __always_inline int parse_network_v6(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_network_v6(struct __sk_buff *skb, __u32 at, struct packet *packet)
 {
 	struct ipv6hdr ip;
 
-	if (bpf_skb_load_bytes(skb, NETWORK, &ip, sizeof(ip)) || ip.version != 6)
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 6)
 		return INVALID_PACKET;
-	packet->length = skb->gso_size ? skb->len - NETWORK : sizeof(ip) + bpf_ntohs(ip.payload_len);
-	if (packet->length > skb->len - NETWORK)
+	packet->length = skb->gso_size ? skb->len - at : sizeof(ip) + bpf_ntohs(ip.payload_len);
+	if (packet->length > skb->len - at)
 		return INVALID_PACKET;
 	__builtin_memcpy(&packet->source, &ip.saddr, sizeof(packet->source));
 	__builtin_memcpy(&packet->destination, &ip.daddr, sizeof(packet->destination));
-	packet->transport_offset = NETWORK + sizeof(ip);
+	packet->transport_offset = at + sizeof(ip);
 	packet->protocol = ip.nexthdr;
 	packet->hop_limit = ip.hop_limit;
 	return NONE;
@@ -130,7 +131,7 @@ static __always_inline int parse_network_v6(struct __sk_buff *skb, struct packet
 
 static __always_inline int parse_network(struct __sk_buff *skb, int family, struct packet *packet)
 {
-	return family == AF_INET ? parse_network_v4(skb, packet) : parse_network_v6(skb, packet);
+	return family == AF_INET ? parse_network_v4(skb, NETWORK, packet) : parse_network_v6(skb, NETWORK, packet);
 }
 
 /*
@@ -263,7 +264,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, int family, st
 		    packet->transport_offset + sizeof(struct tcphdr) > skb->len || (tail[0] >> 4) < 5)
 			return INVALID_PACKET;
 		packet->tcp_header = (tail[0] >> 4) * 4;
-		packet->tcp_flags = tail[1];
+		packet->tcp_flags = tail[1] & TCP_FLAGS;
 	}
 	return NONE;
 }

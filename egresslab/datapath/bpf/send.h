@@ -7,7 +7,7 @@
 
 #include "observe.h"
 #include "policy.h"
-#include "rewrite.h"
+#include "tunnel.h"
 
 /* What 5.10 calls sizeof(struct bpf_tunnel_key); later kernels accept it too. */
 #define TUNNEL_KEY_SIZE __builtin_offsetof(struct bpf_tunnel_key, local_ipv4)
@@ -23,6 +23,12 @@ static __always_inline int send_to_node(struct __sk_buff *skb, const struct conf
 		.tunnel_ttl = 64,
 	};
 
+	if (may_be_wrapped(skb, config)) {
+		int verdict = send_wrapped(skb, node);
+
+		if (verdict != UNWRAPPED)
+			return verdict;
+	}
 	if (!config->overlay_ifindex ||
 	    bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX))
 		return DROP;

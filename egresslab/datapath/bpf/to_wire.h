@@ -93,6 +93,8 @@ int to_wire(struct __sk_buff *skb)
 {
 	if (skb->mark == MARK_TRANSLATED)
 		return pass(skb, TO_WIRE, ALREADY_TRANSLATED);
+	if (skb->mark == MARK_WRAPPED)
+		return pass(skb, TO_WIRE, NOT_OURS);
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
 		return to_wire_family(skb, AF_INET);

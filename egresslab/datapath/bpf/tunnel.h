@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The tunnel without its device. What the VXLAN device does to a packet costs more than all of ours: a second IP packet
+ * is routed, filtered and tracked, on both nodes. So the usual packet is wrapped here and sent out of the underlay's
+ * interface, and unwrapped where it comes in there. On the wire nothing tells one way from the other, and nodes need not
+ * agree. The device does what is left over:
+ *
+ * - packets of several segments (GSO): only it can mark them as tunnelled, and unmark them;
+ * - what does not fit the underlay in one piece, and what came in pieces;
+ * - inner IPv6: no helper of 5.10 turns a packet of one family into another one's of the same size;
+ * - whatever is not beyond doubt: another header than we write, a tunnel that does not begin where it should.
+ *
+ * Nothing is overtaken. Both ways lead through one device queue in the order of sending. Where it is unwrapped, the device
+ * puts a packet aside for a moment; so once a packet of several segments came out of it, a flow stays with the device
+ * (SEGMENTED, in the flow's entry). Only a flow's entry that is lost in between can let a few packets swap places.
+ *
+ * `encapsulation` on an skb tells a card where the inner checksum begins. A card's driver makes new skbs for what it
+ * receives; a veth link hands on the same, and no helper clears the mark. So it is not set on an underlay of that kind
+ * (CONFIG_LEAVE_CHECKSUMS), where nothing computes checksums.
+ */
+#pragma once
+
+#include "observe.h"
+#include "policy.h"
+#include "rewrite.h"
+
+#define VXLAN_HAS_VNI bpf_htonl(0x08000000)
+#define ECN 3
+#define ECN_CE 3
+#define ECN_ECT_0 2
+#define LOOPBACK_IFINDEX 1
+
+struct vxlan {
+	__be32 flags;
+	__be32 vni;	/* in the upper three bytes */
+};
+
+/* What is put between a frame's Ethernet header, which becomes the outer one's, and the packet. */
+struct wrapping {
+	struct iphdr ip;
+	struct udphdr udp;
+	struct vxlan vxlan;
+	struct ethhdr frame;
+};
+
+#define WRAPPING (__builtin_offsetof(struct wrapping, frame) + sizeof(struct ethhdr))
+_Static_assert(WRAPPING == 50, "RFC 7348: no padding");
+
+/* On packets that were wrapped here. They leave at once. */
+#define MARK_WRAPPED 0x00e60002
+#define UNWRAPPED -2	/* no verdict of the kernel's */
+
+static __always_inline __u32 header_sum(const struct iphdr *ip)
+{
+	const __u32 *word = (const void *)ip;
+	__u64 sum = (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
+
+	return checksum_fold((__u32)((sum & 0xffffffff) + (sum >> 32)));
+}
+
+/* The source port that the device would take, with which cards and paths spread flows. */
+static __always_inline __be16 tunnel_source_port(struct __sk_buff *skb, const struct config *config)
+{
+	__u32 hash = bpf_get_hash_recalc(skb);
+
+	hash ^= hash << 16;
+	return bpf_htons(config->tunnel_port + (((__u64)hash * config->tunnel_ports) >> 32));
+}
+
+/* Of the outer header: what the device tells of the inner one's congestion (RFC 6040). */
+static __always_inline __u8 outer_tos(__u8 tos)
+{
+	return (tos & ECN) == ECN_CE ? ECN_ECT_0 : tos & ECN;
+}
+
+/* Where the way to a node begins; false when it is not the underlay's interface, or the packet too large for it. */
+static __always_inline bool underlay_route(struct __sk_buff *skb, const struct config *config, __be32 node, __u32 size,
+					   struct bpf_redir_neigh *next_hop)
+{
+	__u32 ifindex = config->underlay_ifindex;
+	const struct wire *wire = bpf_map_lookup_elem(&wires, &ifindex);
+	struct bpf_fib_lookup fib = {
+		.family = AF_INET,
+		.l4_protocol = IPPROTO_UDP,
+		.dport = config->overlay_port,
+		.tot_len = size,
+		.ifindex = LOOPBACK_IFINDEX,	/* as the node's own packets are routed */
+		.ipv4_src = config->address_v4,
+		.ipv4_dst = node,
+	};
+	long result;
+
+	if (!wire || size > wire->mtu)
+		return false;
+	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if ((result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH) || fib.ifindex != ifindex)
+		return false;
+	next_hop->nh_family = fib.family;
+	if (fib.family == AF_INET)
+		next_hop->ipv4_nh = fib.ipv4_dst;
+	else
+		__builtin_memcpy(next_hop->ipv6_nh, fib.ipv6_dst, sizeof(next_hop->ipv6_nh));
+	return true;
+}
+
+/* Sends the packet to `node`, in its wrapping. UNWRAPPED: that is for the device to do, and nothing changed. */
+__noinline int send_wrapped(struct __sk_buff *skb, __u32 node)
+{
+	const struct config *config = config_get();
+	struct wrapping wrapping = {};
+	__u32 length = skb->len - NETWORK + WRAPPING;
+	__u64 marks = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+		      BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr));
+	struct bpf_redir_neigh next_hop = {};
+	struct {
+		struct ethhdr frame;
+		__u8 version;
+		__u8 tos;
+	} inner;
+
+	if (!config || bpf_skb_load_bytes(skb, 0, &inner, sizeof(inner)) ||
+	    !underlay_route(skb, config, node, length, &next_hop))
+		return UNWRAPPED;
+	wrapping.udp.source = tunnel_source_port(skb, config);
+	if (config->flags & CONFIG_LEAVE_CHECKSUMS)
+		marks = 0;
+	if (bpf_skb_adjust_room(skb, WRAPPING, BPF_ADJ_ROOM_MAC, marks))
+		return UNWRAPPED;
+	wrapping.ip.version = 4;
+	wrapping.ip.ihl = sizeof(wrapping.ip) / 4;
+	wrapping.ip.tos = outer_tos(inner.tos);
+	wrapping.ip.tot_len = bpf_htons(length);
+	wrapping.ip.id = bpf_get_prandom_u32();
+	wrapping.ip.ttl = 64;
+	wrapping.ip.protocol = IPPROTO_UDP;
+	wrapping.ip.saddr = config->address_v4;
+	wrapping.ip.daddr = node;
+	wrapping.ip.check = ~header_sum(&wrapping.ip);
+	wrapping.udp.dest = config->overlay_port;
+	wrapping.udp.len = bpf_htons(length - sizeof(wrapping.ip));
+	wrapping.vxlan.flags = VXLAN_HAS_VNI;
+	wrapping.vxlan.vni = bpf_htonl(config->vni << 8);
+	wrapping.frame = inner.frame;
+	if (bpf_skb_store_bytes(skb, NETWORK, &wrapping, WRAPPING, BPF_F_RECOMPUTE_CSUM))
+		return DROP;
+	skb->mark = MARK_WRAPPED;
+	return bpf_redirect_neigh(config->underlay_ifindex, &next_hop, sizeof(next_hop), 0);
+}
+
+/* Whether a packet may be wrapped at all. */
+static __always_inline bool may_be_wrapped(const struct __sk_buff *skb, const struct config *config)
+{
+	return config->underlay_ifindex && !skb->gso_size && skb->protocol == bpf_htons(ETH_P_IP) &&
+	       !skb->vlan_present && !is_trial(skb);
+}
+
+/* Where the tunnel of a packet on the underlay begins, when nothing about its wrapping is out of the ordinary; else 0. */
+__noinline int plainly_wrapped_by(struct __sk_buff *skb)
+{
+	const struct config *config = config_get();
+	__u32 length = skb->len - NETWORK;
+	struct wrapping wrapping;
+
+	if (!config || skb->ifindex != config->underlay_ifindex || skb->gso_size || skb->vlan_present ||
+	    skb->pkt_type != PACKET_HOST || bpf_skb_load_bytes(skb, NETWORK, &wrapping, WRAPPING))
+		return 0;
+	if (wrapping.ip.version != 4 || wrapping.ip.ihl != sizeof(wrapping.ip) / 4 ||
+	    wrapping.ip.protocol != IPPROTO_UDP || wrapping.ip.daddr != config->address_v4 ||
+	    wrapping.ip.tot_len != bpf_htons(length) || (wrapping.ip.frag_off & bpf_htons(0x3fff)) ||
+	    (wrapping.ip.tos & ECN) == ECN_CE || header_sum(&wrapping.ip) != 0xffff ||
+	    wrapping.udp.dest != config->overlay_port || wrapping.udp.check ||
+	    wrapping.udp.len != bpf_htons(length - sizeof(wrapping.ip)) || wrapping.vxlan.flags != VXLAN_HAS_VNI ||
+	    wrapping.vxlan.vni != bpf_htonl(config->vni << 8) || wrapping.frame.h_proto != bpf_htons(ETH_P_IP))
+		return 0;
+	return wrapping.ip.saddr;
+}
+
+/* The packet becomes the one that it carries; false when the kernel refused, and nothing changed. */
+static __always_inline bool unwrap(struct __sk_buff *skb)
+{
+	if (bpf_skb_adjust_room(skb, -(__s32)WRAPPING, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET))
+		return false;
+	/* The checksum that a card found right was first of all the outer one's, as the kernel counts (skbuff.h). */
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
+	return true;
+}
