@@ -36,7 +36,7 @@ async def _find(api: Api, resource: Resource, name: str) -> Object | None:
         raise
 
 
-async def troubles(api: Api) -> list[str]:
+async def troubles(api: Api, agents: str = AGENTS) -> list[str]:
     """What keeps the release from being complete; raises `ApiError` and `Unreachable`."""
     found = []
     held = await _find(api, LEASES, lease.NAME)
@@ -46,8 +46,8 @@ async def troubles(api: Api) -> list[str]:
     wanted, ready = _count(operators, "replicas"), _count(operators, "readyReplicas")
     if operators is None or ready < wanted:
         found.append(f"{ready} of {wanted} operators are ready")
-    agents = await _find(api, DAEMONSETS, AGENTS)
-    wanted, ready = _count(agents, "desiredNumberScheduled"), _count(agents, "numberReady")
+    found_agents = await _find(api, DAEMONSETS, agents)
+    wanted, ready = _count(found_agents, "desiredNumberScheduled"), _count(found_agents, "numberReady")
     if not wanted or ready < wanted:
         found.append(f"{ready} of {wanted} agents are ready")
     return found
@@ -65,12 +65,12 @@ def _count(obj: Object | None, field: str) -> int:
     return int(((obj or {}).get("status") or {}).get(field) or 0)
 
 
-async def check(api: Api) -> None:
-    """Return when nothing is missing."""
+async def check(api: Api, agents: str = AGENTS) -> None:
+    """Return when nothing is missing; `agents` is the DaemonSet that must be ready."""
     said: list[str] = []
     while True:
         try:
-            found = await troubles(api)
+            found = await troubles(api, agents)
         except Unreachable as error:
             found = [str(error)]
         if not found:
@@ -104,12 +104,12 @@ async def end(api: Api) -> None:
     print("no node carries anything of the release any more", flush=True)
 
 
-async def main(action: str, timeout_s: float) -> int:
+async def main(action: str, agents: str, timeout_s: float) -> int:
     """Exit code."""
     async with connect() as api:
         try:
             async with asyncio.timeout(timeout_s):
-                await (check(api) if action == "check" else end(api))
+                await (check(api, agents) if action == "check" else end(api))
         except TimeoutError:
             print(f"not within {timeout_s:g} s", file=sys.stderr)
             return 1
@@ -122,6 +122,7 @@ async def main(action: str, timeout_s: float) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="egresslab-release", description=__doc__)
     parser.add_argument("action", choices=("check", "end"))
+    parser.add_argument("--agents", default=AGENTS, help=f"name of the DaemonSet (default: {AGENTS})")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds (default: 60)")
     arguments = parser.parse_args()
-    sys.exit(asyncio.run(main(arguments.action, arguments.timeout)))
+    sys.exit(asyncio.run(main(arguments.action, arguments.agents, arguments.timeout)))

@@ -42,7 +42,8 @@ def pod_of(workload: Object) -> Any:
 def test_rights_and_kinds_are_the_labs_own_files() -> None:
     linked = {path.name: path.resolve() for path in (CHART / "files").rglob("*.yaml")}
     kinds = {path.name: path for path in (ROOT / "egresslab" / "api" / "crds").glob("*.yaml")}
-    assert linked == {**kinds, "agent.yaml": LAB / "agent.yaml", "operator.yaml": LAB / "operator.yaml"}
+    rights = (LAB / "agent.yaml", LAB / "operator.yaml", LAB.parent / "cilium-backend.yaml")
+    assert linked == {**kinds, **{path.name: path for path in rights}}
 
 
 def test_lint_finds_nothing(helm: Helm) -> None:
@@ -70,28 +71,55 @@ def test_another_namespace_is_refused_with_the_way_to_do_it(helm: Helm) -> None:
     assert done.returncode != 0 and "--namespace kube-system" in done.stderr
 
 
-def test_the_workloads_do_what_the_labs_do(find: Callable[[str, str], Object]) -> None:
+def literal(template: str) -> Object:
+    """What a template says without helm: its lines, but for those that helm would fill in."""
+    lines = (CHART / "templates" / template).read_text().split("\n---\n")[0].splitlines()
+    return dict(yaml.safe_load("\n".join(line for line in lines if "{{" not in line)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "template"),
+    [("DaemonSet", "egresslab-agent", "agent.yaml"), ("Deployment", "egresslab-operator", "operator.yaml")],
+)
+def test_the_workloads_do_what_the_labs_do(kind: str, name: str, template: str) -> None:
     """Commands, names, ports, probes, accounts and volumes; what only a real kubelet needs comes on top."""
-    for kind, name in (("DaemonSet", "egresslab-agent"), ("Deployment", "egresslab-operator")):
-        ours, lab = find(kind, name), lab_object(kind, name)
-        assert ours["spec"]["selector"] == lab["spec"]["selector"]
-        annotations = lab["spec"]["template"]["metadata"]["annotations"]
-        assert annotations.items() <= ours["spec"]["template"]["metadata"]["annotations"].items()
-        pod, other = pod_of(ours), pod_of(lab)
-        assert pod["serviceAccountName"] == other["serviceAccountName"]
-        assert pod["priorityClassName"] == other["priorityClassName"]
-        containers = {container["name"]: container for container in pod["containers"]}
-        assert containers.keys() == {container["name"] for container in other["containers"]}
-        for container in other["containers"]:
-            same = containers[container["name"]]
-            assert same["command"] == container["command"]
-            assert same.get("ports") == container.get("ports")
-            assert {env["name"] for env in container["env"]} <= {env["name"] for env in same["env"]}
-            if kind == "DaemonSet":
-                assert same["readinessProbe"] == container["readinessProbe"]
-                # The one difference: no kubelet but the lab's own asks an agent before it starts a pod.
-                mounts = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/etc/cni/net.d"}
-                assert mounts <= {mount["mountPath"] for mount in same["volumeMounts"]}
+    ours, lab = literal(template), lab_object(kind, name)
+    assert (ours["kind"], ours["metadata"]["name"]) == (kind, name)
+    assert ours["spec"]["selector"] == lab["spec"]["selector"]
+    pod, other = pod_of(ours), pod_of(lab)
+    assert pod["serviceAccountName"] == other["serviceAccountName"]
+    assert pod["priorityClassName"] == other["priorityClassName"]
+    containers = {container["name"]: container for container in pod["containers"]}
+    assert containers.keys() == {container["name"] for container in other["containers"]}
+    for container in other["containers"]:
+        same = containers[container["name"]]
+        assert same["command"] == container["command"]
+        assert same.get("ports") == container.get("ports")
+        assert {env["name"] for env in container["env"]} <= {env["name"] for env in same["env"]}
+        if kind == "DaemonSet":
+            assert same["readinessProbe"] == container["readinessProbe"]
+            assert same["startupProbe"] == container["startupProbe"]
+            # The one difference: no kubelet but the lab's own asks an agent before it starts a pod.
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/etc/cni/net.d"}
+            assert mounts <= {mount["mountPath"] for mount in same["volumeMounts"]}
+
+
+def test_metrics_are_found_by_annotations(find: Callable[[str, str], Object]) -> None:
+    for kind, name, port in (("DaemonSet", "egresslab-agent", "9880"), ("Deployment", "egresslab-operator", "9882")):
+        annotations = find(kind, name)["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/scrape"] == "true"
+        assert annotations["prometheus.io/port"] == port
+
+
+def test_beside_cilium_nothing_is_programmed_and_no_kind_of_cilium_is_touched(helm: Helm) -> None:
+    objects = helm.template("--set", "backend=cilium")
+    names = {(obj["kind"], obj["metadata"]["name"]) for obj in objects}
+    assert ("DaemonSet", "egresslab-announcer") in names and ("DaemonSet", "egresslab-agent") not in names
+    assert not any(kind == "CustomResourceDefinition" and "cilium" in name for kind, name in names)
+    (settings,) = [obj for obj in objects if obj["metadata"]["name"] == "egresslab-config"]
+    assert settings["data"]["backend"] == "cilium"
+    (announcer,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    assert {container["image"] for container in pod_of(announcer)["containers"]} == {"egresslab:0.1.0"}
 
 
 def test_only_what_programs_the_node_is_privileged(rendered: list[Object]) -> None:
