@@ -27,7 +27,8 @@ from egresslab.datapath.values import Flow, FlowKey, FlowKind, IPAddress, Protoc
 
 SECOND = 1_000_000_000
 FIN, SYN, RST = 0x01, 0x02, 0x04
-TCP_FLAGS = 0x3F
+TCP_FLAGS, CLOSE_REPORTED = 0x3F, 0x80
+"""In a flow: what TCP said, and what the programs note above that (flowtable.h)."""
 STEP = 512
 """Entries looked at in one step of expiry."""
 TRANSLATIONS = frozenset({FlowKind.TRANSLATED, FlowKind.NODE})
