@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -44,11 +45,23 @@ def is_alive(identity: Identity) -> bool:
     return identify(identity.pid) == identity
 
 
+def pidfd(pid: int) -> int | None:
+    """A pidfd, or None where there is no such process; the caller closes it.
+
+    Of a process that was reaped and whose PID still names a session, older kernels (6.1) say EINVAL (pidfd_open(2)).
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL):
+            raise
+        return None
+
+
 def open_process(identity: Identity) -> int | None:
     """A pidfd, or None when the process is gone; the caller closes it."""
-    try:
-        descriptor = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
+    descriptor = pidfd(identity.pid)
+    if descriptor is None:
         return None
     if not is_alive(identity):
         os.close(descriptor)
@@ -100,9 +113,8 @@ async def readable(descriptor: int) -> None:
 
 async def wait_gone(identity: Identity) -> None:
     """Wait until the process has ended, and reap it if it is a child of ours."""
-    try:
-        descriptor = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
+    descriptor = pidfd(identity.pid)
+    if descriptor is None:
         return
     try:
         if is_alive(identity):

@@ -13,7 +13,7 @@ from pathlib import Path
 from egresslab.environments.netns.labrecord import read_lab
 from egresslab.environments.netns.locks import Busy
 from egresslab.environments.netns.paths import LabPaths
-from egresslab.environments.netns.records import kill, start_time
+from egresslab.environments.netns.records import kill, pidfd, start_time
 from egresslab.environments.vm import machine
 
 NAMESPACE, POD_PREFIX, CONTAINER = "kube-system", "egresslab-agent-", "agent"
@@ -55,9 +55,8 @@ def _first_process(container: Path) -> tuple[int, int] | None:
     init = json.loads(runs[-1].read_text()).get("init") if runs else None
     if not init:
         return None
-    try:
-        handle = os.pidfd_open(init["pid"])
-    except ProcessLookupError:
+    handle = pidfd(init["pid"])
+    if handle is None:
         return None
     if start_time(init["pid"]) != init["start_time"]:
         os.close(handle)

@@ -6,7 +6,6 @@ A process belongs to the lab when it is recorded or when its network namespace i
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from pathlib import Path
 from egresslab.environments.netns.kernel import mounts_below, unmount
 from egresslab.environments.netns.labrecord import LabRecord
 from egresslab.environments.netns.paths import NAMESPACES, LabPaths
-from egresslab.environments.netns.records import kill, open_process, read_records, start_time
+from egresslab.environments.netns.records import kill, open_process, pidfd, read_records, start_time
 from egresslab.environments.netns.supervisor import ACTIVE, STANDBY, STARTING
 from egresslab.errors import EnvironmentFailure
 
@@ -47,13 +46,7 @@ def kill_members(namespaces: Iterable[str], deadline: float) -> None:
     """Kill until nobody is left in the namespaces; raises `EnvironmentFailure` at the deadline (monotonic seconds)."""
     names = list(namespaces)
     while pids := members(names):
-        descriptors = []
-        for pid in pids:
-            try:
-                descriptors.append(os.pidfd_open(pid))
-            except ProcessLookupError:
-                continue
-        kill(descriptors, deadline)
+        kill([descriptor for pid in pids if (descriptor := pidfd(pid)) is not None], deadline)
         if time.monotonic() >= deadline and (left := [pid for pid in pids if start_time(pid) is not None]):
             raise EnvironmentFailure(
                 f"processes do not end: {', '.join(map(str, left))}",

@@ -6,6 +6,7 @@ handled through a pidfd. Imported by the supervisor: nothing heavy may be import
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -67,13 +68,25 @@ def read_records(directory: Path) -> list[ProcessRecord]:
     return [record for record in found if record is not None]
 
 
+def pidfd(pid: int) -> int | None:
+    """A pidfd, or None where there is no such process; the caller closes it.
+
+    Of a process that was reaped and whose PID still names a session, older kernels (6.1) say EINVAL (pidfd_open(2)).
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL):
+            raise
+        return None
+
+
 def open_process(record: ProcessRecord) -> int | None:
     """A pidfd of the recorded process, or None when it no longer runs; the caller closes it."""
     if record.boot != boot_id():
         return None
-    try:
-        descriptor = os.pidfd_open(record.pid)
-    except ProcessLookupError:
+    descriptor = pidfd(record.pid)
+    if descriptor is None:
         return None
     if start_time(record.pid) != record.start_time:
         os.close(descriptor)

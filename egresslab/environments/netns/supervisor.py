@@ -29,6 +29,7 @@ from egresslab.environments.netns.records import (
     boot_id,
     is_alive,
     open_process,
+    pidfd,
     read_record,
     start_time,
     write_record,
@@ -179,10 +180,7 @@ class Supervisor:
             recorded = STARTING if name == STANDBY else name
             program = self._programs.get(warm.module_of(argv))
             child.pid = spawn(self._paths, recorded, argv, record.restarts + 1 if record else 0, program)
-            try:
-                descriptor = os.pidfd_open(child.pid)
-            except ProcessLookupError:
-                descriptor = None
+            descriptor = pidfd(child.pid)
             say(f"started {name} ({child.pid})")
         child.started = time.monotonic()
         if descriptor is None:

@@ -35,7 +35,8 @@ class VmEnvironment(NetnsEnvironment):
             pod = workload.get("spec", {}).get("template", {}).get("spec", {})
             for container in pod.get("containers", ()):
                 for probe in PROBES & container.keys():
-                    container[probe] |= {"timeoutSeconds": PROBE_TIMEOUT_S, "periodSeconds": PROBE_PERIOD_S}
+                    period = max(PROBE_PERIOD_S, container[probe].get("periodSeconds", 0))
+                    container[probe] |= {"timeoutSeconds": PROBE_TIMEOUT_S, "periodSeconds": period}
         return objects
 
     def _check_machine(self, topology: Topology | None) -> None:
