@@ -9,6 +9,7 @@ import pytest
 
 from egresslab.environments.vm.recipe import PLATFORMS, Recipe, load_definition, load_recipe, mirror
 from egresslab.environments.vm.store import Store
+from egresslab.errors import EnvironmentFailure
 
 DEFINITION = load_definition()
 
@@ -84,3 +85,14 @@ def test_what_a_killed_build_left_goes_with_the_next(tmp_path: Path) -> None:
     with store.draft("b" * 16):
         assert not (store.root / "draft-x").exists()
     assert store.outdated("c" * 16) == [store.root / ("b" * 16)]
+
+
+def test_a_system_made_elsewhere_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGRESSLAB_VM_SYSTEM", str(tmp_path))
+    for name in ("system.ext4", "vmlinuz"):
+        (tmp_path / name).touch()
+    with pytest.raises(EnvironmentFailure, match="has no initrd.gz"):
+        Store(tmp_path / "cache").find("a" * 16)
+    (tmp_path / "initrd.gz").touch()
+    found = Store(tmp_path / "cache").find("a" * 16)
+    assert found is not None and found.folder == tmp_path

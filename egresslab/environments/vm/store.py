@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egresslab.environments.netns.locks import locked
+from egresslab.errors import EnvironmentFailure
 
 PATIENCE_S = 900.0
 """Somebody else may just be making what we want."""
 DRAFT = "draft-"
+NAMED = "EGRESSLAB_VM_SYSTEM"
+"""Variable that names a folder with a system that was made elsewhere: on another machine, or by other means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,21 @@ class Store:
         self.root = root or cache_root()
 
     def find(self, checksum: str) -> SystemImage | None:
-        """What was made from a recipe, if it was."""
+        """What was made from a recipe, if it was; or what the user names, whatever it was made from.
+
+        Raises `EnvironmentFailure` for a folder that is named and lacks a file.
+        """
+        if named := os.environ.get(NAMED, ""):
+            image = SystemImage(Path(named).absolute())
+            missing = [path.name for path in (image.disk, image.kernel, image.initrd) if not path.is_file()]
+            if missing:
+                raise EnvironmentFailure(
+                    f"has no {', '.join(missing)}",
+                    object=NAMED,
+                    value=named,
+                    fix=f"name a folder like those in {cache_root()}, or unset {NAMED}",
+                )
+            return image
         folder = self.root / checksum
         return SystemImage(folder) if folder.is_dir() else None
 
