@@ -46,7 +46,8 @@ from egresslab.policy.entries import Change, Changes, Delete, Upsert
 from egresslab.policy.inventory import ActiveChoice, Kind, Ref, Value
 from egresslab.policy.model import Address, GatewayGroup
 from egresslab.policy.settings import Settings
-from egresslab.voter.files import Group, Pace, Report, Voting, write
+from egresslab.voter.carrier import LONGEST_STAY_NS
+from egresslab.voter.files import MILLISECOND, Group, Pace, Report, Voting, write
 from egresslab.voter.userland import LEAST_DURATION_MS
 
 logger = logging.getLogger(__name__)
@@ -249,7 +250,9 @@ def carried_group(group: Group, source: GatewayGroup, interfaces: Iterable[NodeI
     """The group as an announcer's voter has it: slow enough for addresses that end by themselves, each on one
     interface."""
     interval = max(group.pace.interval_ms, SLOWEST_INTERVAL_MS)
-    failures = max(group.pace.failures, -(-LEAST_DURATION_MS // interval) - 1)
+    # A grant is as old as the last probe when it is looked at, and a few may be lost.
+    least = max(LEAST_DURATION_MS, LONGEST_STAY_NS // MILLISECOND + 7 * interval // 2)
+    failures = max(group.pace.failures, -(-least // interval) - 1)
     pace = Pace(interval, failures, group.pace.recoveries)
     assigned = source.members[0].source
     addresses = assigned.addresses if assigned.assign else source.virtual_addresses
