@@ -12,8 +12,9 @@ from egresslab.cli.output import Output, OutputAs, write_data, write_table
 def doctor(output: OutputAs = Output.TABLE) -> None:
     """Say what this machine can run, and the exact fix for what it lacks; exit 1 when a lab could not run."""
     from egresslab.environments.netns.doctor import Verdict, examine, installation
+    from egresslab.environments.vm import preflight
 
-    findings = examine()
+    findings = [*examine(), *preflight.optional()]
     lacking = [finding for finding in findings if finding.verdict is Verdict.MISSING]
     install = installation(findings)
     if output is Output.TABLE:

@@ -91,7 +91,7 @@ def test_a_system_made_elsewhere_may_be_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("EGRESSLAB_VM_SYSTEM", str(tmp_path))
     for name in ("system.ext4", "vmlinuz"):
         (tmp_path / name).touch()
-    with pytest.raises(EnvironmentFailure, match="has no initrd.gz"):
+    with pytest.raises(EnvironmentFailure, match=r"has no initrd\.gz"):
         Store(tmp_path / "cache").find("a" * 16)
     (tmp_path / "initrd.gz").touch()
     found = Store(tmp_path / "cache").find("a" * 16)

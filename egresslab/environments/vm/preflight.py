@@ -7,11 +7,12 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from egresslab.environments.netns.doctor import SEARCH_PATH, Finding, Verdict, installation
 from egresslab.environments.netns.paths import STATE
-from egresslab.environments.vm.recipe import Definition, Recipe, mirror
+from egresslab.environments.vm.recipe import Definition, Recipe, load_definition, load_recipe, mirror
 from egresslab.environments.vm.store import Store
 from egresslab.environments.vm.system import NEEDED_MIB
 from egresslab.errors import EnvironmentFailure
@@ -31,6 +32,17 @@ def examine(definition: Definition, recipe: Recipe, store: Store, machines: int)
     if not made:
         findings.append(_mirror(recipe))
     return findings
+
+
+def optional() -> list[Finding]:
+    """The programs and the device, for `egresslab doctor`: a lab of namespaces does without."""
+    definition = load_definition()
+    recipe = load_recipe(definition.system)
+    looked = [*tools(recipe, made=Store().find(recipe.checksum) is not None), _tun()]
+    return [
+        replace(one, name=f"vm: {one.name}", verdict=Verdict.OK if one.verdict is Verdict.OK else Verdict.OPTIONAL)
+        for one in looked
+    ]
 
 
 def require(findings: list[Finding]) -> None:
