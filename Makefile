@@ -7,7 +7,7 @@ OBJECT  := egresslab/datapath/bpf/egresslab.o
 PACKAGES := environments/netns/debian-packages.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system labs lab up down test test-vm lint format bench wheel clean
+.PHONY: help setup system labs lab up down test test-vm test-kind lint format bench wheel clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -54,6 +54,9 @@ test: setup lint  ## lint, types and every test
 test-vm: setup  ## boot nodes as virtual machines, and try labs, faults, chapters and the datapath on them
 	@$(MAKE) --no-print-directory system PACKAGES=environments/vm/debian-packages.txt
 	@$(SUDO) $(BIN)/pytest -m vm tests/vm --timeout 3600
+
+test-kind: setup  ## a lab on Kind, its chapters and its end; skipped with the reason where Docker, kind or images are missing
+	@$(BIN)/pytest -m kind tests/kind --timeout 3600
 
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .

@@ -44,13 +44,16 @@ def write_certificate(
         .not_valid_after(now + VALIDITY)
         .add_extension(x509.SubjectAlternativeName(others), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
-            critical=False,
-        )
+        .add_extension(_authority(issuer), critical=False)
         .sign(signer, SHA256())
     )
     directory.mkdir(parents=True, exist_ok=True)
     secret = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_atomically(directory / "outside.key", secret.decode(), mode=0o600)
     write_atomically(directory / "outside.crt", certificate.public_bytes(Encoding.PEM).decode(), mode=0o644)
+
+
+def _authority(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """As the issuer names its own key, however it came to that name (RFC 5280, 4.2.1.1)."""
+    named = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named.value)

@@ -137,6 +137,10 @@ class Cluster:
             container["volumeMounts"] = [
                 {"name": "world", "mountPath": NAMESPACES, "mountPropagation": "HostToContainer"}
             ]
+            # A container of the control plane cannot be in the world's network; its tcpdump goes there instead.
+            inside = f'exec nsenter --net={NAMESPACES}/outside /usr/bin/tcpdump "$@"'
+            write = f"printf '#!/bin/sh\\n%s\\n' '{inside}' > /usr/local/bin/tcpdump"
+            container["command"] = ["sh", "-c", f"{write} && chmod +x /usr/local/bin/tcpdump && exec sleep infinity"]
         assert all(volume["hostPath"]["path"] in (SHARED, NAMESPACES) for volume in spec["volumes"])
         return pod
 

@@ -19,6 +19,8 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PYTHON = "3.11"
 """Python of the image's base."""
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux2014")
+EXTRAS = "nftables tcpdump"
+"""Debian's packages that the world outside needs besides."""
 FETCH_S, BUILD_S = 300.0, 600.0
 
 
@@ -53,6 +55,8 @@ def ensure_image(commands: Commands, image: str) -> bool:
             image,
             "--build-arg",
             f"TARGETARCH={ARCHITECTURES[machine]}",
+            "--build-arg",
+            f"EXTRAS={EXTRAS}",
             "--file",
             str(source / "Dockerfile"),
             directory,
