@@ -77,3 +77,14 @@ def observed_choices(documents: Iterable[Document]) -> Iterator[ActiveChoice]:
             active = status.get("activeNode") or status.get("activeNodeName")
             if active:
                 yield ActiveChoice(GroupKey(dialect[obj["apiVersion"]], obj["metadata"]["name"]), active)
+
+
+def carried_out(documents: Iterable[Document]) -> set[str]:
+    """UIDs of policies for which an operator has written CiliumEgressGatewayPolicies: those count in their stead."""
+    return {
+        owner.get("uid", "")
+        for document in documents
+        if document.obj.get("kind") == CILIUM_POLICIES.kind
+        for owner in document.obj.get("metadata", {}).get("ownerReferences") or ()
+        if owner.get("kind") == EGRESSLAB_POLICIES.kind
+    } - {""}

@@ -281,8 +281,13 @@ def _inventory(files: list[str] | None, kubeconfig: Path | None, lab: str, conte
     joined = with_endpoint_uids(found.values.values(), (document.obj for document in documents))
     found.values = {ref_of(value): value for value in joined}
     if not files:
-        from egresslab.cli.cluster_objects import observed_choices
+        from egresslab.cli.cluster_objects import carried_out, observed_choices
 
+        twice = carried_out(documents)
+        for document in documents:
+            gone = ref_of_object(document.obj) if document.obj.get("metadata", {}).get("uid") in twice else None
+            if gone is not None:
+                found.values.pop(gone, None)
         found.values.update({choice.ref: choice for choice in observed_choices(documents)})
     return found
 

@@ -180,9 +180,9 @@ class CiliumBackend:
         return nobody, None
 
     def _lead(self, source: Source) -> str | None:
-        """Who holds, and has the address in place."""
+        """Who says of itself that it holds, and has the address in place."""
         view = source.view
-        if view is None or not view.known or view.active is None or view.silent:
+        if view is None or not view.known or view.active is None or view.silent or not view.confirmed:
             return None
         self._without_since.pop(source.policy.key, None)
         return view.active
@@ -191,7 +191,7 @@ class CiliumBackend:
         """Whether nobody has held for so long that packets had better be dropped knowingly."""
         if source.view is None or not source.view.group.standby:
             return True
-        if not source.view.known:
+        if not source.view.known or source.view.active is not None:
             return False
         since = self._without_since.setdefault(source.policy.key, self._clock())
         return self._clock() - since > BETWEEN_HOLDERS_S

@@ -56,6 +56,8 @@ class GatewayView:
     failover: Failover | None = None
     silent: bool = False
     conflicts: tuple[Conflict, ...] = ()
+    confirmed: bool = False
+    """Whether the active node says so itself; else it is others' word, while its own agent does not answer."""
     refused: str = ""
     """Why a later version of the object is not in force, if so."""
 
@@ -93,6 +95,7 @@ def standby_view(standby: StandbyGroup, reports: Mapping[str, Report], asked: Co
         last,
         silent=told is not None and told.silent,
         conflicts=_claims(leases, reports),
+        confirmed=told is not None and told.held,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -117,8 +118,12 @@ async def test_they_follow_a_holder_only_when_its_address_is_in_place(cilium: Cl
     await cilium.apply(policy(), EGRESSLAB_POLICIES)
     async with cilium.operator():
         await until("the object", leads(cilium, V4, "lab-worker2"))
-        cilium.agents.hold(OURS, "lab-worker3", epoch=2, dead=("lab-worker2",), silent=True)
+        cilium.agents.hold(OURS, "lab-worker3", epoch=2, silent=True)
         await until("the status", lambda: _active(cilium, "lab-worker3"))
+        # The others' word is not enough either: they know nothing of its address.
+        cilium.agents.hold(OURS, "lab-worker3", epoch=2)
+        cilium.agents.reports["lab-worker3"] = None
+        await asyncio.sleep(1.5)  # at least one more round of questions
         before = await found(cilium, V4)
         assert before["spec"]["egressGateway"]["nodeSelector"]["matchLabels"] == {
             "kubernetes.io/hostname": "lab-worker2"
