@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import signal
@@ -35,6 +36,8 @@ STOP_S = 5.0
 GRACE_S = 1
 """For TLS connections to close: idle clients do not answer, and shall not hold up a restart."""
 _BACKLOG = 2048
+COLLECT_AFTER = (20_000, 20, 50)
+"""Thresholds of the three generations (gc.set_threshold)."""
 _KEEP_ALIVE_S = 75
 
 Bind = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-f:.]+\]|[0-9.]+):[0-9]{1,5}$")]
@@ -205,6 +208,9 @@ def main() -> None:
     if config.node_bind is not None:
         listeners.append(listen(config.node_bind))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Lists make and drop objects by the ten thousand, none of which is in a cycle: collecting took more than half of
+    # the time of a long list.
+    gc.set_threshold(*COLLECT_AFTER)
     logger.info("lab %s: serving on %s", config.lab, ", ".join(filter(None, (config.host_bind, config.node_bind))))
     uvloop.run(serve(config, listeners))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Mapping
 
 import orjson
@@ -21,7 +22,7 @@ from egresslab.cluster.apiserver.declarations import ResourceType
 from egresslab.cluster.apiserver.documents import Shape, Wanted
 from egresslab.cluster.apiserver.requests import flag, number
 from egresslab.cluster.apiserver.selection import Selection
-from egresslab.cluster.apiserver.store import Bucket, ChangeType, Entry, Store
+from egresslab.cluster.apiserver.store import Bucket, ChangeType, Entry, Key, Store
 from egresslab.cluster.apiserver.watching import Watcher
 
 BOOKMARK_S = 30.0
@@ -64,20 +65,22 @@ class Reader:
         """The body of a list, or of one page of it."""
         chosen = selection.parse(kind, namespace, query)
         version = self._list_version(query)
-        entries = self._select(kind, chosen)
+        bucket = self.bucket(kind)
+        keys = self._select(kind, chosen)
         metadata: Object = {"resourceVersion": str(version)}
         limit = number(query, "limit") or 0
         if query.get("continue"):
             version, start = _read_token(query["continue"])
-            if version < self.bucket(kind).compacted:
-                raise status.gone(version, self.bucket(kind).compacted)
+            if version < bucket.compacted:
+                raise status.gone(version, bucket.compacted)
             metadata["resourceVersion"] = str(version)
-            entries = [entry for entry in entries if entry.key > start]
-        if 0 < limit < len(entries):
-            metadata["continue"] = _token(version, entries[limit - 1].key)
+            keys = keys[bisect_right(keys, start) :]
+        if 0 < limit < len(keys):
+            metadata["continue"] = _token(version, keys[limit - 1])
             if chosen.whole:
-                metadata["remainingItemCount"] = len(entries) - limit
-            entries = entries[:limit]
+                metadata["remainingItemCount"] = len(keys) - limit
+            keys = keys[:limit]
+        entries = [bucket.entries[key] for key in keys]
         if want.shape is Shape.TABLE:
             return orjson.dumps(tables.table(kind, entries, metadata, query.get("includeObject", "Metadata")))
         if want.shape in (Shape.METADATA, Shape.METADATA_LIST):
@@ -97,16 +100,18 @@ class Reader:
             raise status.gone(asked or 0, current)
         return current
 
-    def _select(self, kind: ResourceType, chosen: Selection) -> list[Entry]:
-        entries = self.bucket(kind).entries
+    def _select(self, kind: ResourceType, chosen: Selection) -> list[Key]:
+        """What is chosen, in order. Pages of a list ask again for each: nothing is sorted anew for that."""
+        bucket = self.bucket(kind)
+        entries, keys = bucket.entries, bucket.ordered()
         if chosen.name is not None and (chosen.namespace or not kind.namespaced):
-            entry = entries.get((chosen.namespace, chosen.name))
-            found = [entry] if entry is not None and chosen.matches(entry) else []
-        else:
-            match = chosen.filter()
-            found = [entry for entry in entries.values() if match is None or match(entry)]
-        found.sort(key=lambda entry: entry.key)
-        return found
+            key = (chosen.namespace, chosen.name)
+            return [key] if key in entries and chosen.matches(entries[key]) else []
+        if chosen.namespace:
+            # No name has this character or a greater one.
+            bounds = (chosen.namespace, ""), (chosen.namespace, "\x7f")
+            keys = keys[bisect_left(keys, bounds[0]) : bisect_right(keys, bounds[1])]
+        return keys if chosen.whole else [key for key in keys if chosen.matches(entries[key])]
 
     async def watch(
         self, kind: ResourceType, namespace: str, want: Wanted, query: Mapping[str, str]
@@ -127,7 +132,8 @@ class Reader:
             self._watchers.add(watcher)
             try:
                 if initial == "true" or (not initial and asked in _SYNTHETIC):
-                    first = [line.event(ChangeType.ADDED, entry) for entry in self._select(kind, chosen)]
+                    entries = [bucket.entries[key] for key in self._select(kind, chosen)]
+                    first = [line.event(ChangeType.ADDED, entry) for entry in entries]
                     if initial == "true" and bookmarks:
                         first.append(line.bookmark(self._store.version, {_INITIAL_END: "true"}))
                     version = self._store.version

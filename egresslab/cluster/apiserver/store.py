@@ -80,6 +80,7 @@ class Bucket:
         self.history: deque[Change] = deque(maxlen=history)
         self.compacted = version
         self.listeners: list[Callable[[Change], None]] = []
+        self._ordered: list[Key] | None = None
         self._paths = tuple((path, tuple(path.split("."))) for path in fields)
 
     def entry(self, obj: Object, version: int) -> Entry:
@@ -91,6 +92,12 @@ class Bucket:
         key = (metadata.get("namespace", ""), metadata["name"])
         return Entry(key, version, metadata.get("uid", ""), orjson.dumps(obj), labels, fields)
 
+    def ordered(self) -> list[Key]:
+        """The keys of all entries, sorted; not to be changed."""
+        if self._ordered is None:
+            self._ordered = sorted(self.entries)
+        return self._ordered
+
     def since(self, version: int) -> Iterator[Change]:
         """Changes after `version`, which must not be before `compacted`."""
         return (change for change in list(self.history) if change.version > version)
@@ -100,6 +107,8 @@ class Bucket:
         if len(self.history) == self.history.maxlen:
             self.compacted = self.history[0].version
         self.history.append(change)
+        if change.type is not ChangeType.MODIFIED:
+            self._ordered = None
         for listener in tuple(self.listeners):
             listener(change)
 
