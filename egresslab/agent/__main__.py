@@ -8,6 +8,12 @@ is `socket` where the kubelet asks before it starts a pod (this project's does),
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    # Importing makes much and leaves no garbage: looking for some took a seventh of the time.
+    gc.disable()
+
 import asyncio
 import logging
 import os
@@ -84,6 +90,8 @@ def _hurry() -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     _hurry()
     try:

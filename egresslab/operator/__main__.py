@@ -5,6 +5,12 @@ EGRESSLAB_POD_NODE_WEBHOOK is `off` where no webhook configuration asks the oper
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    # Importing makes much and leaves no garbage: looking for some took a seventh of the time.
+    gc.disable()
+
 import argparse
 import asyncio
 import logging
@@ -46,6 +52,8 @@ async def main(kubeconfig: Path | None, identity: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.enable()
     parser = argparse.ArgumentParser(prog="egresslab-operator", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
