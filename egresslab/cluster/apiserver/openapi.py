@@ -14,8 +14,9 @@ import orjson
 from egresslab.api.schema import Schema
 from egresslab.cluster.apiserver.declarations import ResourceType
 from egresslab.cluster.apiserver.documents import APPLY
+from egresslab.cluster.apiserver.naming import component, model_name
 from egresslab.cluster.apiserver.registry import Registry
-from egresslab.cluster.apiserver.types import UnknownType, component, components, model_name, raw
+from egresslab.cluster.apiserver.types import UnknownType, components, raw
 
 SWAGGER_MEDIA = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 SWAGGER = b"\x0a\x032.0" + b"\x12\x13" + b"\x0a\x0aKubernetes" + b"\x12\x05v1.37"

@@ -9,11 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubernetes.utils.quantity import parse_quantity
-
 from egresslab.api.faults import FieldFault, forbidden, invalid, required
 from egresslab.api.resources import Object
 from egresslab.cluster.apiserver import metadata
+from egresslab.cluster.quantities import parse_quantity
 
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _KEY_WORDS = (

@@ -1,188 +1,84 @@
-"""Schemas of the built-in kinds, read from the models of the official client, so that they are Kubernetes' own
-types.
+"""Schemas of the built-in kinds.
 
-The models know names, types, required fields and descriptions. How lists merge, the models do not know; that is
-declared here (Kubernetes API reference, "patch strategy" and "list map key"). Schemas are made when first asked
-for.
+They are read off the official client's models (`modelling`), which takes longer to import than all the rest of the API
+server. So what was read is kept beside the bytecode, and like bytecode it counts only for the sources it was made from.
 """
 
 from __future__ import annotations
 
-import re
-import types
-import typing
-from datetime import datetime
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from contextlib import suppress
 from functools import cache
-from typing import Any, get_args, get_origin
+from pathlib import Path
+from typing import Any
 
-from kubernetes.aio import client as models
-from pydantic import BaseModel
+import orjson
 
 from egresslab.api.schema import Schema, reference
+from egresslab.cluster.apiserver import declarations
 from egresslab.cluster.apiserver.declarations import ResourceType
+from egresslab.cluster.apiserver.naming import component, model_name, models_of
 
-_PREFIX = "io.k8s.api."
-_VERSION = re.compile(r"^(V\d[a-z0-9]*)?")
-_GROUPED = {
-    ("", "Event"): "CoreV1Event",
-    ("events.k8s.io", "Event"): "EventsV1Event",
-}
-
-# (model, field) -> merge key of strategic merge patch, keys of server-side apply's map.
-_MERGED: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
-    ("V1PodSpec", "containers"): ("name", ("name",)),
-    ("V1PodSpec", "initContainers"): ("name", ("name",)),
-    ("V1PodSpec", "ephemeralContainers"): ("name", ("name",)),
-    ("V1PodSpec", "volumes"): ("name", ("name",)),
-    ("V1PodSpec", "imagePullSecrets"): ("name", ("name",)),
-    ("V1PodSpec", "hostAliases"): ("ip", ("ip",)),
-    ("V1PodSpec", "schedulingGates"): ("name", ("name",)),
-    ("V1PodSpec", "topologySpreadConstraints"): ("topologyKey", ("topologyKey", "whenUnsatisfiable")),
-    ("V1PodStatus", "conditions"): ("type", ("type",)),
-    ("V1PodStatus", "podIPs"): ("ip", ("ip",)),
-    ("V1PodStatus", "hostIPs"): ("ip", ()),
-    **{
-        (model, field): keys
-        for model in ("V1Container", "V1EphemeralContainer")
-        for field, keys in {
-            "env": ("name", ("name",)),
-            "ports": ("containerPort", ("containerPort", "protocol")),
-            "volumeMounts": ("mountPath", ("mountPath",)),
-            "volumeDevices": ("devicePath", ("devicePath",)),
-        }.items()
-    },
-    ("V1ObjectMeta", "ownerReferences"): ("uid", ("uid",)),
-    ("V1NodeSpec", "taints"): ("key", ()),
-    ("V1NodeStatus", "conditions"): ("type", ("type",)),
-    ("V1NodeStatus", "addresses"): ("type", ("type",)),
-    ("V1NamespaceStatus", "conditions"): ("type", ("type",)),
-    ("V1ServiceSpec", "ports"): ("port", ("port", "protocol")),
-    ("V1ServiceStatus", "conditions"): ("type", ("type",)),
-    ("V1ServiceAccount", "secrets"): ("name", ("name",)),
-    ("V1ServiceAccount", "imagePullSecrets"): ("name", ()),
-    ("V1DeploymentStatus", "conditions"): ("type", ("type",)),
-    ("V1DaemonSetStatus", "conditions"): ("type", ("type",)),
-    ("V1ReplicaSetStatus", "conditions"): ("type", ("type",)),
-    ("V1PodDisruptionBudgetStatus", "conditions"): ("type", ("type",)),
-    ("V1CustomResourceDefinitionStatus", "conditions"): ("", ("type",)),
-    ("V1EndpointSlice", "ports"): ("", ()),
-    ("V1MutatingWebhookConfiguration", "webhooks"): ("name", ("name",)),
-    ("V1ValidatingWebhookConfiguration", "webhooks"): ("name", ("name",)),
-}
-_SETS = {
-    ("V1ObjectMeta", "finalizers"),
-    ("V1NodeSpec", "podCIDRs"),
-}
-_ATOMIC_MODELS = {
-    "V1LabelSelector",
-    "V1ObjectReference",
-    "V1LocalObjectReference",
-    "V1TypedLocalObjectReference",
-    "V1SecretKeySelector",
-    "V1ConfigMapKeySelector",
-    "V1ObjectFieldSelector",
-    "V1ResourceFieldSelector",
-    "V1NodeSelector",
-    "V1NodeSelectorTerm",
-    "V1OwnerReference",
-    "V1RoleRef",
-    "V1Subject",
-}
-_ATOMIC_MAPS = {("V1PodSpec", "nodeSelector"), ("V1ServiceSpec", "selector")}
-_RETAIN_KEYS = {("V1DeploymentSpec", "strategy"), ("V1PodSpec", "volumes")}
+_SOURCES = ("modelling.py", "naming.py", "declarations.py")
 
 
 class UnknownType(KeyError):
     """No model of that name in the client."""
 
 
-def model_name(kind: ResourceType) -> str:
-    """The client's model for a built-in kind."""
-    return _GROUPED.get((kind.group, kind.kind), f"{kind.version.capitalize()}{kind.kind}")
+def _file() -> Path:
+    return Path(importlib.util.cache_from_source(__file__)).with_name("schemas.json")
 
 
-def component(model: str) -> str:
-    """The name under which OpenAPI shows a model."""
-    found = _VERSION.match(model)
-    version = (found[0] if found else "") or "v1"
-    return f"{_PREFIX}{version.lower()}.{model.removeprefix(found[0] if found else '')}"
+def _stamp() -> list[Any]:
+    """What the kept schemas were made from."""
+    states = [(Path(__file__).with_name(name)).stat() for name in _SOURCES]
+    return [importlib.metadata.version("kubernetes"), *([state.st_size, state.st_mtime_ns] for state in states)]
 
 
 @cache
+def _kept() -> dict[str, dict[str, Any] | None]:
+    """Schemas by model, None for no such model, as they were kept; empty where they never were, or are out of date."""
+    try:
+        stamp, schemas = orjson.loads(_file().read_bytes())
+    except (OSError, ValueError, TypeError):
+        return {}
+    return schemas if stamp == _stamp() else {}
+
+
+def keep() -> None:
+    """Read every type now and keep it for the next process, unless that is done; a place that is read-only stays so."""
+    if _kept():
+        return
+    for kind in declarations.BUILT_IN:
+        with suppress(UnknownType):
+            components(model_name(kind))
+    draft = _file().with_name(f".schemas.{os.getpid()}")
+    with suppress(OSError):
+        draft.write_bytes(orjson.dumps([_stamp(), _read]))
+        draft.replace(_file())
+
+
+_read: dict[str, dict[str, Any] | None] = {}
+
+
+def _find(model: str) -> dict[str, Any] | None:
+    if model in _kept():
+        return _kept()[model]
+    if model not in _read:
+        _read[model] = importlib.import_module("egresslab.cluster.apiserver.modelling").read(model)
+    return _read[model]
+
+
 def raw(model: str) -> dict[str, Any]:
-    """The OpenAPI schema of a model, with `$ref`s to others; raises `UnknownType`."""
-    found = getattr(models, model, None)
-    if found is None or not issubclass(found, BaseModel):
+    """The OpenAPI schema of a model, with `$ref`s to others, not to be changed; raises `UnknownType`."""
+    found = _find(model)
+    if found is None:
         raise UnknownType(model)
-    properties, needed = {}, []
-    for name, field in found.model_fields.items():
-        wire = field.serialization_alias or name
-        shape = _shape(field.annotation)
-        if field.description:
-            shape["description"] = field.description
-        properties[wire] = _merging(model, wire, shape)
-        if field.is_required():
-            needed.append(wire)
-    title = component(model).rpartition(".")[2]
-    schema: dict[str, Any] = {"type": "object", "title": title, "properties": properties}
-    if found.__doc__:
-        schema["description"] = found.__doc__.strip().partition("\n")[0]
-    if needed:
-        schema["required"] = needed
-    if model in _ATOMIC_MODELS:
-        schema["x-kubernetes-map-type"] = "atomic"
-    if not properties:
-        schema["x-kubernetes-preserve-unknown-fields"] = True
-    return schema
-
-
-def _merging(model: str, field: str, shape: dict[str, Any]) -> dict[str, Any]:
-    if (keys := _MERGED.get((model, field))) is not None:
-        if keys[0]:
-            shape |= {"x-kubernetes-patch-merge-key": keys[0], "x-kubernetes-patch-strategy": "merge"}
-        if keys[1]:
-            shape |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys[1])}
-    if (model, field) in _SETS:
-        shape |= {"x-kubernetes-list-type": "set", "x-kubernetes-patch-strategy": "merge"}
-    if (model, field) in _ATOMIC_MAPS:
-        shape["x-kubernetes-map-type"] = "atomic"
-    if (model, field) in _RETAIN_KEYS:
-        strategies = [shape.get("x-kubernetes-patch-strategy", ""), "retainKeys"]
-        shape["x-kubernetes-patch-strategy"] = ",".join(part for part in strategies if part)
-    return shape
-
-
-def _shape(annotation: Any) -> dict[str, Any]:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is typing.Annotated:
-        return _shape(arguments[0])
-    if origin in (typing.Union, types.UnionType):
-        choices = [item for item in arguments if item is not type(None)]
-        if len(choices) == 1:
-            return _shape(choices[0])
-        kinds = {_shape(item).get("type") for item in choices}
-        if kinds == {"integer", "string"}:
-            return {"x-kubernetes-int-or-string": True, "oneOf": [{"type": "integer"}, {"type": "string"}]}
-        return {"type": "number"} if kinds <= {"integer", "number"} else {}
-    if origin is list:
-        return {"type": "array", "items": _shape(arguments[0])}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _shape(arguments[1])}
-    if isinstance(annotation, type):
-        for python, json in (
-            (bool, "boolean"),
-            (int, "integer"),
-            (float, "number"),
-            (bytes, "string"),
-            (str, "string"),
-        ):
-            if issubclass(annotation, python):
-                return {"type": json}
-        if issubclass(annotation, datetime):
-            return {"type": "string", "format": "date-time"}
-        if issubclass(annotation, BaseModel):
-            return {"$ref": f"#/components/schemas/{component(annotation.__name__)}"}
-    return {"x-kubernetes-preserve-unknown-fields": True}
+    return found
 
 
 _compiled: dict[str, Schema] = {}
@@ -194,9 +90,8 @@ def _resolve(ref: str) -> Schema:
 
 @cache
 def _models_by_component(name: str) -> str:
-    version, _, base = name.removeprefix(_PREFIX).partition(".")
-    for candidate in (f"{version.capitalize()}{base}", base):
-        if component(candidate) == name and getattr(models, candidate, None) is not None:
+    for candidate in models_of(name):
+        if component(candidate) == name and _find(candidate) is not None:
             return candidate
     raise UnknownType(name)
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from kubernetes.utils.quantity import parse_quantity
-
 from egresslab.api.resources import Object
 from egresslab.cluster.controllers.affinity import Affinity, parse_affinity
 from egresslab.cluster.controllers.ownership import controller_of
 from egresslab.cluster.controllers.tolerations import Taint, Toleration, parse_taints, parse_tolerations
+from egresslab.cluster.quantities import parse_quantity
 
 WILDCARD = "0.0.0.0"
 

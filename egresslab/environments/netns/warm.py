@@ -49,6 +49,7 @@ def import_programs() -> dict[str, Program]:
         programs[name] = importlib.import_module(module).main
     for module in LATER:
         importlib.import_module(module)
+    importlib.import_module("egresslab.cluster.apiserver.types").keep()
     gc.collect()
     # The collector writes to every object that it looks at.
     gc.freeze()
