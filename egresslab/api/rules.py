@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-import cel
-
+from egresslab.api.expressions import cel
 from egresslab.api.faults import OMITTED, FaultKind, FieldFault
 from egresslab.api.formats import cidr_version, ip_version, is_cidr, is_ip
 

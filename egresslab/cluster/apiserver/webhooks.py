@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 import aiohttp
-import cel
 import orjson
 
+from egresslab.api.expressions import cel
 from egresslab.api.resources import Object
 from egresslab.api.rules import EVALUATION
 from egresslab.api.selectors import EVERYTHING, SelectorError, parse_selector
