@@ -20,7 +20,8 @@ from egresslab.cluster.node.containers import Container
 from egresslab.cluster.node.entering import CannotExecute, run
 
 HOOK_TIMEOUT_S = 600.0
-EARLY_PAUSE_S, EARLY_S = 0.2, 5.0
+EARLY_PAUSE_S, EARLY_SHARE, EARLY_S = 0.2, 0.05, 5.0
+"""At least so long between early attempts, which take at most this share of the time: not where time is short."""
 
 
 class ProbeKind(Enum):
@@ -139,7 +140,8 @@ async def probe(spec: Object, target: Target, hear: Callable[[Verdict], None]) -
     now = asyncio.get_running_loop().time
     due, early_until = now(), now() + EARLY_S
     while True:
-        regular = now() >= due
+        begun = now()
+        regular = begun >= due
         try:
             await perform(spec, target, timeout_s)
         except ActionFailed as error:
@@ -152,4 +154,5 @@ async def probe(spec: Object, target: Target, hear: Callable[[Verdict], None]) -
             hear(Verdict(True, successes >= int(spec.get("successThreshold") or 1)))
             due = now() + period_s
         pause = max(0.0, due - now())
-        await asyncio.sleep(min(pause, EARLY_PAUSE_S) if now() < early_until else pause)
+        early = max(EARLY_PAUSE_S, (now() - begun) / EARLY_SHARE)
+        await asyncio.sleep(min(pause, early) if now() < early_until else pause)
