@@ -12,7 +12,7 @@ from collections.abc import Callable, Set
 
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.leases import lease_number
-from egresslab.datapath.values import DROP_SLOT, SPILLS, GatewaySlot, IPAddress, IPNetwork, PolicyEntry
+from egresslab.datapath.values import DROP_SLOT, GatewaySlot, IPAddress, IPNetwork, PolicyEntry
 from egresslab.errors import DatapathError
 from egresslab.policy.engine import Engine
 from egresslab.policy.entries import NO_GATEWAY, NO_SOURCE_V4, NO_SOURCE_V6, Changes, Entry, Slot, localise
@@ -183,8 +183,8 @@ class Programmer:
             ifindex=self._index(local.interface),
             local=local.gateway,
             open=local.passes,
-            spill_v4=local.spill_v4[:SPILLS],
-            spill_v6=local.spill_v6[:SPILLS],
+            spill_v4=local.spill_v4,
+            spill_v6=local.spill_v6,
         )
 
     def _leased(self, key: GroupKey, fail_open: bool) -> GatewaySlot:
@@ -201,8 +201,8 @@ class Programmer:
             lease=lease_number(key.dialect, key.name),
             # Another gateway means another source address: who was connected must hear of it.
             reset=group is not None and not group.virtual_addresses,
-            spill_v4=own.spill_v4[:SPILLS],
-            spill_v6=own.spill_v6[:SPILLS],
+            spill_v4=own.spill_v4,
+            spill_v6=own.spill_v6,
         )
 
     def _index(self, interface: str | None) -> int:

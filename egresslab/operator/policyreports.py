@@ -139,6 +139,8 @@ def _programmed(own: Usage, told: Mapping[Reason, str], ready_agents: Collection
     missing = sorted((own.nodes | own.gateways) - {*ready_agents})
     if missing:
         return Condition("Programmed", Truth.FALSE, "AgentNotReady", f"no agent is ready on {', '.join(missing)}")
+    if Reason.TOO_MANY_ADDRESSES in told:
+        return Condition("Programmed", Truth.TRUE, str(Reason.TOO_MANY_ADDRESSES), told[Reason.TOO_MANY_ADDRESSES])
     where = f"{len(own.nodes)} {'nodes' if len(own.nodes) > 1 else 'node'} with pods"
     return Condition("Programmed", Truth.TRUE, "AgentsReady", f"the agents of {where} and of the gateways are ready")
 

@@ -125,6 +125,7 @@ class Reason(StrEnum):
     NO_DEFAULT_ROUTE = "NoDefaultRoute"
     FAMILY_MISSING = "AddressFamilyMissing"
     INTERFACES_UNKNOWN = "InterfacesUnknown"
+    TOO_MANY_ADDRESSES = "TooManyAddresses"
     CONFLICT = "Conflict"
     MAP_FULL = "MapFull"
     NOT_IN_CILIUM = "NotInCilium"

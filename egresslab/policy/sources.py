@@ -13,6 +13,9 @@ from egresslab.policy.entries import Reason
 from egresslab.policy.inventory import Interface, Node
 from egresslab.policy.model import Address, Families, Source, SourceKind
 
+MOST_ADDRESSES = 8
+"""Of one family, that a gateway uses: as many as a slot of the datapath has room for."""
+
 
 class Resolved(NamedTuple):
     """Source addresses on one node; `reason` and `message` say what could not be had."""
@@ -42,7 +45,7 @@ def resolve(source: Source, node: Node, families: Families | None) -> Resolved:
         answer = _by_cilium(source, interfaces, families)
     else:
         answer = _each_family(source, interfaces)
-    if answer.reason is not None and node.interfaces is None:
+    if answer.reason not in (None, Reason.TOO_MANY_ADDRESSES) and node.interfaces is None:
         return answer._replace(
             reason=Reason.INTERFACES_UNKNOWN,
             message=f"{answer.message}; the interfaces of node {node.name} are unknown (no annotation)",
@@ -159,7 +162,17 @@ def _each_family(source: Source, interfaces: Sequence[Interface]) -> Resolved:
             return Resolved(reason=Reason.EGRESS_IP_NOT_FOUND, message=f"none of {wanted} is on any interface{why}")
     ipv4 = tuple(address for address in addresses if isinstance(address, IPv4Address))
     ipv6 = tuple(address for address in addresses if isinstance(address, IPv6Address))
-    return Resolved(ipv4[0] if ipv4 else None, ipv6[0] if ipv6 else None, spill_v4=ipv4[1:], spill_v6=ipv6[1:])
+    found = Resolved(
+        ipv4[0] if ipv4 else None,
+        ipv6[0] if ipv6 else None,
+        spill_v4=ipv4[1:MOST_ADDRESSES],
+        spill_v6=ipv6[1:MOST_ADDRESSES],
+    )
+    unused = (*ipv4[MOST_ADDRESSES:], *ipv6[MOST_ADDRESSES:])
+    if not unused:
+        return found
+    message = f"a gateway uses {MOST_ADDRESSES} addresses of a family, and not {', '.join(map(str, unused))}"
+    return found._replace(reason=Reason.TOO_MANY_ADDRESSES, message=message)
 
 
 def home(source: Source, address: Address, interfaces: Sequence[Interface]) -> Interface | None:

@@ -56,6 +56,9 @@ EGRESS_IP_UNSEEN = _rule(
     "No object shows that the gateway carries the egress IP, and none that it does not.",
 )
 INTERFACE_MISSING = _rule("interface-missing", Level.ERROR, "The gateway lacks the interface or its addresses.")
+TOO_MANY_ADDRESSES = _rule(
+    "too-many-addresses", Level.WARNING, "A gateway has more addresses of one family than it can use."
+)
 IN_CLUSTER = _rule("in-cluster-destination", Level.WARNING, "A destination overlaps the cluster and is not excluded.")
 WHOLE_WORLD = _rule("default-route-destination", Level.NOTE, "A destination of length 0 also covers the cluster.")
 OVERLAP = _rule("overlapping-policies", Level.WARNING, "Two policies select a pod and overlap in destinations.")
@@ -95,6 +98,7 @@ RULES: tuple[Rule, ...] = (
     EGRESS_IP_NOWHERE,
     EGRESS_IP_UNSEEN,
     INTERFACE_MISSING,
+    TOO_MANY_ADDRESSES,
     IN_CLUSTER,
     WHOLE_WORLD,
     OVERLAP,

@@ -25,6 +25,7 @@ from egresslab.policy.lint.findings import (
     SELECTS_NOTHING,
     SEVERAL_ADDRESSES,
     SEVERAL_GATEWAY_NODES,
+    TOO_MANY_ADDRESSES,
     UNTRANSLATABLE,
     WHOLE_WORLD,
     Rule,
@@ -206,6 +207,11 @@ def _named_gateway(situation: Situation, index: int, group: GatewayGroup, report
                 message = f"{address} is on no interface of any node that matches"
                 fix = "put it on a node, or use virtualIPs"
                 report(index, EGRESS_IP_NOWHERE, f"spec.source.addresses[{number}]", message, fix)
+    for gateway in state.positions:
+        if gateway is not None and gateway.source.reason is Reason.TOO_MANY_ADDRESSES:
+            fix = "remove them, or share them out over several gateways"
+            report(index, TOO_MANY_ADDRESSES, "spec.source", gateway.source.message, fix)
+            break
     if candidates and all(gateway is None for gateway in state.positions):
         message = "nodes match, and none is eligible as a gateway"
         report(index, NO_GATEWAY_NODE, "spec", message, "see `egresslab policy explain` for each node's reason")

@@ -53,6 +53,7 @@ def test_a_policy_that_is_right_is_left_alone() -> None:
 
 ETH1 = {"nodeSelector": NODES, "interface": "eth1"}
 ONLY_A_LIST = build.cilium(egressGateway=None, egressGateways=[{"nodeSelector": NODES}])
+MANY = [f"172.18.18.{last}" for last in range(20, 29)]
 CASES: list[tuple[str, Sequence[object], tuple[str, str]]] = [
     ("refused", [build.cilium(destinationCIDRs=["x"])], ("refused", "spec.destinationCIDRs[0]")),
     ("schema", [ONLY_A_LIST], ("schema", "spec.egressGateway")),
@@ -122,6 +123,20 @@ CASES: list[tuple[str, Sequence[object], tuple[str, str]]] = [
         ("overlapping-policies", "spec.destinationCIDRs"),
     ),
     ("own conflict", [build.cilium(excludedCIDRs=["203.0.113.0/24"])], ("conflict", "spec.excludedCIDRs")),
+    ("too many by schema", [build.gateway(source={"virtualIPs": MANY})], ("schema", "spec.source.virtualIPs")),
+    (
+        "too many assigned",
+        [build.gateway(source={"addresses": MANY, "assign": True})],
+        ("schema", "spec.source"),
+    ),
+    (
+        "too many carried",
+        [
+            build.node("gw", 2, interfaces={"eth1": {"addresses": [f"{one}/24" for one in MANY]}}),
+            build.gateway(source={"addresses": MANY}),
+        ],
+        ("too-many-addresses", "spec.source"),
+    ),
     ("missing gateway", [DECKHOUSE_POLICY], ("missing-gateway", "spec.egressGatewayName")),
     ("twice", [build.cilium(), build.cilium()], ("duplicate", "metadata.name")),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from egresslab.datapath.values import SPILLS
 from egresslab.policy.entries import Delete, Reason, Upsert, localise
 from egresslab.policy.inventory import ActiveChoice, DomainAnswer, Kind, NodeHealth, Ref
 from egresslab.policy.model import Dialect, FailbackPolicy, GatewayGroup, GroupKey
@@ -80,6 +81,18 @@ def test_virtual_addresses_need_no_interface_and_spill_over_in_order() -> None:
     assert [str(address) for address in slot.spill_v4] == ["192.168.60.201", "192.168.60.202"]
     assert localise(slot, "gw").spill_v4 == slot.spill_v4
     assert localise(slot, "other").spill_v4 == ()
+
+
+def test_addresses_beyond_what_a_slot_holds_are_named_and_not_used() -> None:
+    carried = [f"172.18.18.{last}" for last in range(20, 30)]
+    interfaces = {"eth1": {"addresses": [f"{address}/24" for address in carried], "default_route": ["ipv4"]}}
+    gateway = build.gateway(source={"addresses": carried})
+    told = build.engine(build.node("gw", 2, interfaces=interfaces), gateway, build.policy(), WEB)
+    (slot,) = told.slots().values()
+    assert (str(slot.source_v4), *map(str, slot.spill_v4)) == tuple(carried[: SPILLS + 1])
+    problems = [problem for problem in told.problems() if problem.reason is Reason.TOO_MANY_ADDRESSES]
+    assert {problem.subject.split("/")[0] for problem in problems} == {"EgressGateway", "EgressGatewayPolicy"}
+    assert all("172.18.18.28, 172.18.18.29" in problem.message for problem in problems)
 
 
 def test_addresses_are_used_where_a_node_carries_them() -> None:
