@@ -117,12 +117,23 @@ class Cluster:
         self.apply([obj for obj in accounts if obj["kind"] == "Namespace"])
         self.apply(accounts)
         pods = [obj for obj in objects if obj["kind"] == "Pod"]
-        self.apply([self._here(pod) for pod in pods if namespaces or pod["metadata"]["name"] != "capture"])
+        for pod in pods:
+            if namespaces or pod["metadata"]["name"] != "capture":
+                self._replace(self._here(pod))
         token = self.kubectl("create", "token", FIREWALL["name"], "-n", "outside", f"--duration={TOKEN_HOURS}h")
         own = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]
         plan = self._plan
         server = f"https://{plan.address(plan.topology.control_plane, plan.topology.primary)}:6443"
         _write_kubeconfig(plan.state / "outside.kubeconfig", server, own["certificate-authority-data"], token.strip())
+
+    def _replace(self, pod: dict[str, Any]) -> None:
+        """Apply a pod; one that is there and was made otherwise gives way, since pods cannot be changed."""
+        try:
+            self.apply([pod])
+        except EnvironmentFailure:
+            name = ("pod", pod["metadata"]["name"], "-n", pod["metadata"]["namespace"])
+            self.kubectl("delete", *name, "--now", "--ignore-not-found")
+            self.apply([pod])
 
     def _here(self, pod: dict[str, Any]) -> dict[str, Any]:
         """A pod of the namespace `outside` as Kind's control plane can run it."""

@@ -28,7 +28,7 @@ from egresslab.errors import EnvironmentFailure
 
 IMAGE = os.environ.get("EGRESSLAB_IMAGE", "egresslab:0.1.0")
 LOCK_PATIENCE_S = 5.0
-CREATE_S, LOAD_S, DOWN_S = 600.0, 300.0, 120.0
+CREATE_S, LOAD_S, DOWN_S = 900.0, 600.0, 300.0
 IMAGES = "EGRESSLAB_KIND_IMAGES"
 """Variable with more images that nodes are given, since they cannot pull them."""
 LOADED = "images"
