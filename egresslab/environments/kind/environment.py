@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -245,13 +244,13 @@ class KindEnvironment:
         captures outside."""
         if os.geteuid() != 0 or not Path(f"/proc/{pid}/ns/net").exists():
             return
-        if self._namespace.exists() and os.path.ismount(self._namespace):
+        if self._namespace.exists() and _mounted(self._namespace):
             if self._namespace.stat().st_ino == Path(f"/proc/{pid}/ns/net").stat().st_ino:
                 return
             # Of a container that was started again since.
             self._commands.run("umount", "--lazy", str(self._namespace))
         directory = str(self._namespace.parent)
-        if not os.path.ismount(directory):
+        if not _mounted(directory):
             # Mounts below it are passed on to the control plane's container only from a shared mount.
             self._commands.run("mount", "--bind", directory, directory)
             self._commands.run("mount", "--make-shared", directory)
@@ -260,8 +259,8 @@ class KindEnvironment:
 
     def _unbind(self) -> None:
         for path in (self._namespace, self._namespace.parent):
-            if os.path.ismount(path):
-                subprocess.run(["umount", "--lazy", str(path)], check=False, capture_output=True, timeout=10)
+            while _mounted(path):
+                self._commands.run("umount", "--lazy", str(path))
 
     def _make_cluster(self, progress: Progress) -> None:
         plan = self._plan
@@ -302,7 +301,7 @@ class KindEnvironment:
 
     def _introduce(self) -> None:
         self._cluster.trust_the_world()
-        self._cluster.open_to_the_world(self._namespace.exists() and os.path.ismount(self._namespace))
+        self._cluster.open_to_the_world(self._namespace.exists() and _mounted(self._namespace))
         self._cluster.name_servers()
         if os.environ.get(IMAGES):
             self._cluster.use_what_is_here()
@@ -322,3 +321,10 @@ def _chosen(record: Path, lab: str, wanted: str | None) -> Datapath:
             fix=f"`egresslab down --environment kind --lab {lab}` first",
         )
     return Datapath(known or wanted or Datapath.EGRESSLAB)
+
+
+def _mounted(path: Path | str) -> bool:
+    """Whether something is mounted there; unlike os.path.ismount(), also of a directory on itself (proc(5),
+    mountinfo)."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return str(path) in {line.split()[4] for line in lines}
