@@ -61,10 +61,6 @@ def test_the_end_of_a_release_leaves_nothing_on_the_node(node: Any) -> None:
     assert node["last"] == node["before"]
 
 
-GRANTED_FOR_LATER = {("get", "configmaps")}
-"""Grants that this run has no use for: reading a named ConfigMap once, which `kubectl` as the agent would do."""
-
-
 def used(requests: list[str]) -> set[tuple[str, str]]:
     """Verb and resource of requests (Kubernetes API, "Determine the request verb")."""
     found = set()
@@ -85,4 +81,4 @@ def test_its_rights_are_enough_and_each_is_used(node: Any) -> None:
     assert "orbidden" not in node["log"]
     rules = [rule for obj in manifest("agent.yaml") if "Role" in obj["kind"] for rule in obj.get("rules", ())]
     granted = {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
-    assert used(node["requests"]) == granted - GRANTED_FOR_LATER
+    assert used(node["requests"]) == granted
