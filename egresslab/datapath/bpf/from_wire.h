@@ -65,20 +65,24 @@ static __always_inline int not_a_reply(struct __sk_buff *skb, int family, struct
 
 /*
  * A packet of the tunnel. What is beyond doubt needs no device: an answer to a flow that was steered to the node where the
- * tunnel begins, and what a pod of that node sends out through this one. It counts as the device's would.
+ * tunnel begins, and what a pod of that node sends out through this one. It counts as the device's would. A function of its
+ * own for the stack's sake; see split.h.
  */
-static __always_inline int take_from_tunnel(struct __sk_buff *skb, const struct config *config, struct subject *subject)
+__noinline int take_from_tunnel(struct __sk_buff *skb)
 {
-	struct packet *packet = &subject->packet;
+	const struct config *config = config_get();
+	struct subject *subject = subject_current();
 	const struct gateway_slot *slot;
 	const struct endpoint *endpoint;
 	struct gateway gateway;
+	struct packet *packet;
 	struct flow *flow;
 	__be32 node = plainly_wrapped_by(skb);
 	int reason;
 
-	if (!node)
+	if (!node || !config || !subject)
 		return pass(skb, FROM_WIRE, NOT_OURS);
+	packet = &subject->packet;
 	__builtin_memset(packet, 0, sizeof(*packet));
 	if (parse_network_v4(skb, NETWORK + WRAPPING, packet))
 		return pass(skb, FROM_WIRE, NOT_OURS);
@@ -114,7 +118,7 @@ static __always_inline int from_wire_family(struct __sk_buff *skb, int family)
 	packet = &subject->packet;
 	if (family == AF_INET && packet->destination_port == config->overlay_port &&
 	    packet->protocol == IPPROTO_UDP)
-		return take_from_tunnel(skb, config, subject);
+		return take_from_tunnel(skb);
 	if (family == AF_INET && may_be_probe(config, packet)) {
 		int answered = answer_probe(skb);
 
