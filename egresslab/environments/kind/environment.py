@@ -30,6 +30,8 @@ LOCK_PATIENCE_S = 5.0
 CREATE_S, LOAD_S, DOWN_S = 900.0, 600.0, 300.0
 IMAGES = "EGRESSLAB_KIND_IMAGES"
 """Variable with more images that nodes are given, since they cannot pull them."""
+HELD = "dev.egresslab.images"
+"""Label of a node image that names the images it brings."""
 LOADED = "images"
 """File in the lab's directory with the images that its nodes were given."""
 
@@ -291,7 +293,9 @@ class KindEnvironment:
     def _load_images(self, progress: Progress) -> None:
         """The project's image, and those that the variable names."""
         record = self._plan.state / LOADED
-        known = record.read_text().split() if record.exists() else []
+        node = self._commands.inspect("image", self._plan.node_image) or {}
+        held = ((node.get("Config") or {}).get("Labels") or {}).get(HELD, "")
+        known = [*held.split(), *(record.read_text().split() if record.exists() else [])]
         for image in (self._image, *os.environ.get(IMAGES, "").split()):
             if image not in known:
                 progress.note(image)
