@@ -116,7 +116,9 @@ def _remove(value: Any, gone: Tree, kept: Tree, schema: Schema | None) -> None:
             if name not in value:
                 continue
             child = schema.child(name) if schema else None
-            if mark not in kept and (not below or "." in below):
+            # A field of a structure goes with what defaults put into it (structured-merge-diff does the same).
+            named = schema is not None and name in schema.properties
+            if mark not in kept and (named or not below or "." in below):
                 del value[name]
             else:
                 had = bool(value[name])

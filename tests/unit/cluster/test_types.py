@@ -28,9 +28,7 @@ def test_a_quantity_is_what_it_is_to_the_official_client(number: str, suffix: st
     assert parse_quantity(number + suffix) == official(number + suffix)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "m", "1 Gi", "ten", "1Gib", "1ki", "1mi", "--1", "1.2.3", "NaN", "1e"]
-)
+@pytest.mark.parametrize("text", ["", "m", "1 Gi", "ten", "1Gib", "1ki", "1mi", "--1", "1.2.3", "NaN", "1e"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no quantity"):
         parse_quantity(text)
