@@ -119,7 +119,8 @@ def _tests(folder: Path) -> Path:
 @pytest.mark.parametrize("file", FILES)
 def test_the_datapath_passes_on_this_kernel(alone: LabPaths, file: str) -> None:
     python = "/opt/egresslab/bin/python"
-    words = f"cd /mnt && PYTHONPATH=/mnt/site:{PROJECT} HYPOTHESIS_STORAGE_DIRECTORY=/tmp/h exec {python} -B -m pytest -q --deselect {OUTSIDE}"
+    words = f"cd /mnt && PYTHONPATH=/mnt/site:{PROJECT} HYPOTHESIS_STORAGE_DIRECTORY=/tmp/h "
+    words += f"exec {python} -B -m pytest -q --deselect {OUTSIDE}"
     begun = time.monotonic()
     ended = machine.run(
         alone, NODE, ["/bin/sh", "-c", f"{words} --timeout 600 tests/datapath/{file} 2>&1"], deadline_s=SUITE_S
