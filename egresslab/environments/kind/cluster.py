@@ -49,7 +49,15 @@ class Cluster:
     def apply(self, objects: list[dict[str, Any]]) -> None:
         """Server-side apply."""
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}
-        words = ("apply", "--server-side", "--force-conflicts", "--field-manager=egresslab-environment", "-f", "-")
+        words = (
+            "apply",
+            "--server-side",
+            "--validate=ignore",
+            "--force-conflicts",
+            "--field-manager=egresslab-environment",
+            "-f",
+            "-",
+        )
         self.kubectl(*words, stdin=json.dumps(listed))
 
     def answers(self) -> bool:
