@@ -33,6 +33,9 @@ class Client:
     Every method raises `ApiError` for an error answer, `Unreachable` for none.
     """
 
+    patience = 1.0
+    """By how much longer than usual commands may take, as on emulated processors."""
+
     def __init__(self, kubeconfig: Path) -> None:
         """Read the kubeconfig; `LabError` if it is not usable. Nothing is sent yet."""
         configuration = kube.Configuration()
@@ -174,9 +177,10 @@ class Client:
     def exec(self, namespace: str, pod: str, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command in a pod's default container, without a terminal and without input.
 
-        Raises `LabError` when it has not ended after `timeout_s` seconds; its own failure is in the exit code.
+        Raises `LabError` when it has not ended after `timeout_s` seconds, times `patience`; its own failure is in the
+        exit code.
         """
-        return self.begin(namespace, pod, command).result(timeout_s)
+        return self.begin(namespace, pod, command).result(timeout_s * self.patience)
 
     def begin(self, namespace: str, pod: str, command: Sequence[str]) -> Running:
         """Begin a command in a pod's default container, without input; its end may be waited for later."""

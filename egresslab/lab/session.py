@@ -59,6 +59,8 @@ RUN_VARIABLE = "EGRESSLAB_RUN"
 LAB_VARIABLE = "EGRESSLAB_LAB"
 PROBE_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 60.0
+USUAL_TIMEOUT_S = 60.0
+"""Who allows more for a wait has slow nodes, whose commands may take longer by as much."""
 DEFAULT_IMAGE = "curlimages/curl"
 FOREVER = ("sleep", "infinity")
 
@@ -68,6 +70,7 @@ class Lab:
 
     def __init__(self, client: Client, *, chapter: str, mode: Mode, timeout_s: float, run: str | None = None) -> None:
         self._client = client
+        client.patience = max(1.0, timeout_s / USUAL_TIMEOUT_S)
         self._chapter = chapter
         self._timeout_s = timeout_s
         self._ledger = ownership.Ledger(run or os.environ.get(RUN_VARIABLE) or secrets.token_hex(3))
