@@ -198,7 +198,9 @@ class Plan:
         each other one for packets that are bound to it."""
         internet = self.topology.outside.internet.ipv4
         return [
-            f"route replace {internet} via {self.router(name)} dev {network.interface} metric {network.metric}"
+            # By the nodes' own network the rest of the world is Docker's; by another one there is the lab's alone.
+            f"route replace {internet if name == self.topology.primary else 'default'} via {self.router(name)} "
+            f"dev {network.interface} metric {network.metric}"
             for name, network in self.topology.networks.items()
         ]
 
