@@ -39,7 +39,7 @@ class Commands:
             )
         except FileNotFoundError as error:
             raise EnvironmentFailure(
-                "is not installed", object=words[0], fix="egresslab doctor --environment kind"
+                "is not installed", object=words[0], fix="`egresslab up --environment kind` says how to get it"
             ) from error
         except subprocess.TimeoutExpired as error:
             raise EnvironmentFailure(
