@@ -22,7 +22,7 @@ from kubernetes.leaderelection import electionconfig, leaderelection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from urllib3.exceptions import HTTPError
 
-from egresslab.api.connection import Api
+from egresslab.api.connection import Api, ApiError, Unreachable
 from egresslab.api.connection import connect as connect_api
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
 from egresslab.api.resources import CONFIGMAPS
@@ -139,19 +139,30 @@ def fill(state: Path) -> None:
 
 
 async def churn(api: Api, first: int, count: int) -> None:
-    """Changes, deletions and new objects, several at a time."""
+    """Changes, deletions and new objects, several at a time. What was not answered in time, on a machine that is busy
+    with fifty watchers, is asked for again: it may have been done."""
     numbers = iter(range(first, first + count))
+
+    async def write(number: int) -> None:
+        match number % 4:
+            case 0:
+                await api.delete(CONFIGMAPS, f"c-{number:05d}", "default")
+            case 1:
+                metadata = {"name": f"new-{number:05d}", "labels": labels(number)}
+                await api.create(CONFIGMAPS, {"metadata": metadata}, "default")
+            case _:
+                await api.patch(CONFIGMAPS, f"c-{number:05d}", {"data": {"n": "1"}}, "default")
 
     async def work() -> None:
         for number in numbers:
-            match number % 4:
-                case 0:
-                    await api.delete(CONFIGMAPS, f"c-{number:05d}", "default")
-                case 1:
-                    metadata = {"name": f"new-{number:05d}", "labels": labels(number)}
-                    await api.create(CONFIGMAPS, {"metadata": metadata}, "default")
-                case _:
-                    await api.patch(CONFIGMAPS, f"c-{number:05d}", {"data": {"n": "1"}}, "default")
+            try:
+                await write(number)
+            except Unreachable:
+                try:
+                    await write(number)
+                except ApiError as error:
+                    if error.reason not in ("AlreadyExists", "NotFound"):
+                        raise
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
