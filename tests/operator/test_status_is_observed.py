@@ -150,9 +150,13 @@ async def test_a_gateway_without_nodes_says_so_and_that_it_is_back(cluster: Clus
         cluster.agents.hold(OURS, None, epoch=2, dead=("lab-worker2",))
         (gone,) = await until("the event", lambda: cluster.events("NoGateway"))
         assert gone == "lab-worker2 does not answer the voters"
-        assert "activeNode" not in await cluster.status(EGRESSLAB_GATEWAYS, "out")
+        await until("nobody in the status", lambda: _nobody_active(cluster))
         cluster.agents.hold(OURS, "lab-worker2", epoch=3)
         assert await until("the event", lambda: cluster.events("Recovered")) == ["lab-worker2 is active"]
+
+
+async def _nobody_active(cluster: Cluster) -> bool:
+    return "activeNode" not in await cluster.status(EGRESSLAB_GATEWAYS, "out")
 
 
 @dialects
