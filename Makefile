@@ -49,7 +49,7 @@ down:  ## take the cluster down; nothing is left behind
 	@$(SUDO) $(BIN)/egresslab down
 
 test: setup lint  ## lint, types and every test
-	@$(SUDO) $(BIN)/pytest
+	@$(SUDO) $(BIN)/pytest --numprocesses 2
 
 test-vm: setup  ## boot nodes as virtual machines, and try labs, faults, chapters and the datapath on them
 	@$(MAKE) --no-print-directory system PACKAGES=environments/vm/debian-packages.txt

@@ -65,6 +65,11 @@ class Bench:
     def run(self, program: Program, frame: bytes, ifindex: int, mark: int = 0) -> tuple[Outcome, Reason]:
         """The outcome and its reason; what was wrapped for the tunnel is found right and given without its wrapping."""
         outcome, gained = self._ask(program, frame, ifindex, mark, program)
+        if len(gained) == 2 and Reason.NOT_OURS in gained:
+            # One of the kernel's own frames may have come by (multicast reports, neighbours); not every time, though.
+            again = self._ask(program, frame, ifindex, mark, program)[1]
+            assert len(again) == 1, f"exactly one verdict is counted for a packet, not {again}"
+            gained.remove(Reason.NOT_OURS)
         assert len(gained) == 1, f"exactly one verdict is counted for a packet, not {gained}"
         return outcome, gained[0]
 

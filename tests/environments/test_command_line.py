@@ -80,12 +80,6 @@ def test_status_of_no_lab_in_every_format(output: str, read: type) -> None:
     }
 
 
-def test_environments_that_are_not_built_say_so() -> None:
-    answer = egresslab("status", "--environment", "kind")
-    assert answer.returncode == 1
-    assert "fix: use --environment netns" in answer.stderr
-
-
 def test_broken_topology_file_is_named_before_anything_is_made(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("nodes: []\n")

@@ -52,15 +52,17 @@ def apply(kind: ResourceType, live: Object, intent: Object, options: WriteOption
             earlier = known
         else:
             others.append(known)
+    unowned = {key: value for key, value in live["metadata"].items() if key not in (before.get("metadata") or ())}
     merged = _merge(before, stated, schema)
     if earlier is not None:
         kept = reduce(union, (other.fields for other in others), mine.fields)
+        # Metadata is never one manager's to take away, only what is in it.
+        kept = {**kept, "f:metadata": kept.get("f:metadata", {})}
         _remove(merged, difference(earlier.fields, kept), kept, schema)
     changed, _ = compare(before, merged, schema)
     _contest(others, intersection(changed, mine.fields), options.force)
     if earlier is not None and not changed and earlier.fields == mine.fields:
         mine.time = earlier.time
-    unowned = {key: value for key, value in live["metadata"].items() if key not in (before.get("metadata") or ())}
     metadata = {**unowned, **merged.pop("metadata", {})}
     new = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, **merged}
     record(new, [*others, mine])
