@@ -32,6 +32,7 @@ from egresslab.environments.netns.records import read_record
 
 NAMESPACE = "bench-apiserver"
 AT_ONCE = 16
+WATCHERS = 50
 DEADLINE_S = 300.0
 
 
@@ -62,8 +63,9 @@ async def create(api: Api, first: int, count: int) -> float:
     return time.perf_counter() - started
 
 
-async def watch_delays(api: Api, repeats: int) -> list[float]:
-    """Milliseconds from sending a change to seeing it in a watch, one change at a time."""
+async def watch_delays(api: Api, repeats: int, watchers: int) -> tuple[list[float], list[float]]:
+    """Milliseconds from sending a change to seeing it, one change at a time: in each of the watches, and in the last of
+    them. All of them are read by this process, which is counted in."""
     arrived: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
 
     def on_change(change: ObjectChange) -> None:
@@ -71,22 +73,31 @@ async def watch_delays(api: Api, repeats: int) -> list[float]:
         if change.type is ChangeType.MODIFIED and mark:
             arrived.put_nowait((mark, time.perf_counter()))
 
-    reflector = Reflector(api, PODS, on_change, namespace=NAMESPACE)
-    task = asyncio.create_task(reflector.run())
-    try:
-        await reflector.wait_synced(DEADLINE_S)
-        found = []
+    async with asyncio.TaskGroup() as group:
+        reflectors = [Reflector(api, PODS, on_change, namespace=NAMESPACE, strip=_marked) for _ in range(watchers)]
+        tasks = [group.create_task(reflector.run()) for reflector in reflectors]
+        for reflector in reflectors:
+            await reflector.wait_synced(DEADLINE_S)
+        each, last = [], []
         for number in range(repeats):
             sent = time.perf_counter()
             change = {"metadata": {"annotations": {"mark": str(number)}}}
             answer = asyncio.create_task(api.patch(PODS, f"pod-{number:05d}", change, NAMESPACE))
-            mark, seen = await asyncio.wait_for(arrived.get(), DEADLINE_S)
+            seen = [await asyncio.wait_for(arrived.get(), DEADLINE_S) for _ in reflectors]
             await answer
-            assert mark == str(number)
-            found.append((seen - sent) * 1e3)
-        return found
-    finally:
-        task.cancel()
+            assert {mark for mark, _ in seen} == {str(number)}
+            delays = [(moment - sent) * 1e3 for _, moment in seen]
+            each += delays
+            last.append(max(delays))
+        for task in tasks:
+            task.cancel()
+    return each, last
+
+
+def _marked(obj: Object) -> Object:
+    """What is looked at: fifty copies of everything would measure this process' memory."""
+    wanted = ("name", "namespace", "uid", "resourceVersion", "annotations")
+    return {"metadata": {key: value for key, value in obj["metadata"].items() if key in wanted}}
 
 
 def kubectl_list(kubeconfig: Path) -> float:
@@ -151,13 +162,15 @@ async def load(kubeconfig: Path, repeats: int) -> dict[str, Any]:
         await api.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
         first = await create(api, 0, 1000)
         print(f"1000 pods in {first:.2f} s", file=sys.stderr)
-        delays = await watch_delays(api, repeats)
+        delays, last = await watch_delays(api, repeats, WATCHERS)
         rest = await create(api, 1000, 4000)
         print(f"4000 more in {rest:.2f} s", file=sys.stderr)
         lists = [await asyncio.to_thread(kubectl_list, kubeconfig) for _ in range(5)]
         return {
             "create_1000_pods_s": round(first, 3),
+            "watchers": WATCHERS,
             "watch_ms": spread(delays),
+            "watch_last_ms": spread(last),
             "kubectl_list_5000_s": round(statistics.median(lists), 3),
             "kubectl_list_5000_range_s": [round(min(lists), 3), round(max(lists), 3)],
         }
