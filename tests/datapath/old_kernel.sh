@@ -4,7 +4,7 @@
 #   old_kernel.sh VMLINUZ
 #
 # Needs qemu-system-x86_64, busybox (static), bpftool, cpio. Takes half a minute. An image of 5.10, without installing it:
-#   echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bullseye main'
+#   echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] MIRROR bullseye main'
 # as the only source of an apt with its own lists, `apt-get download linux-image-5.10.0-32-cloud-amd64`, `dpkg-deb -x`.
 set -eu
 kernel=$(readlink -f "$1")

@@ -60,7 +60,9 @@ def test_the_mirror_is_the_one_apt_uses(tmp_path: Path, text: str) -> None:
 
 def test_without_a_source_for_the_suite_the_definition_names_the_mirror(tmp_path: Path) -> None:
     (tmp_path / "a.list").write_text("deb http://other.example/debian trixie main\n")
-    assert mirror(DEFINITION.system, (tmp_path,)) == DEFINITION.system.mirror
+    named = DEFINITION.system.model_copy(update={"mirror": "http://named.example/debian"})
+    assert mirror(named, (tmp_path,)) == "http://named.example/debian"
+    assert mirror(DEFINITION.system, (tmp_path,)) == "", "no host is built in"
 
 
 def test_a_system_appears_only_when_it_is_complete(tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def _space(name: str, folder: Path, wanted: int, fix: str) -> Finding:
 def _mirror(recipe: Recipe) -> Finding:
     where = f"{mirror(recipe.system)}/dists/{recipe.system.suite}/Release"
     name = f"a mirror with Debian {recipe.system.suite}"
+    if not mirror(recipe.system):
+        fix = "add an apt source that has the suite, or name a mirror in environments/vm/machine.yaml, system.mirror"
+        return Finding(name, Verdict.MISSING, "no apt source of this machine has it", fix)
     try:
         with urllib.request.urlopen(urllib.request.Request(where, method="HEAD"), timeout=MIRROR_TIMEOUT_S):
             return Finding(name, Verdict.OK, where)
