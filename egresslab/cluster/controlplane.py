@@ -131,6 +131,8 @@ def _server(config: Configuration, api: ApiServer) -> _Server:
             http="httptools",
             ws="websockets-sansio",
             ws_max_size=16 * 1024 * 1024,
+            # Nor does Kubernetes ask: a client that only waits for its command may not be reading.
+            ws_ping_interval=None,
             ssl_certfile=str(config.tls.cert),
             ssl_keyfile=str(config.tls.key),
             ssl_version=ssl.PROTOCOL_TLS_SERVER,
