@@ -1,1 +1,1 @@
-"""TODO."""
+"""The embedded cluster: as little Kubernetes as chapters and tutorials need, each part exact."""

@@ -57,7 +57,7 @@ def make_initrd(root: Path, release: str, modules: Iterable[str], script: str) -
     base = root / "lib" / "modules" / release
     order = load_order((base / "modules.dep").read_text(), modules)
     folder, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
-    files = dict.fromkeys(("bin", "dev", "root", "modules"), (folder, b""))
+    files = dict.fromkeys(("bin", "dev", "system", "modules"), (folder, b""))
     files["bin/busybox"] = (program, (root / "bin" / "busybox").read_bytes())
     files["init"] = (program, script.encode())
     for path in order:
