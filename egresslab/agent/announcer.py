@@ -35,15 +35,15 @@ from egresslab.agent.readiness import AgentReadiness
 from egresslab.agent.reportfile import ReportFile
 from egresslab.agent.upstream import UpstreamHealth
 from egresslab.agent.view import ANNOUNCER, NAME_LABEL, ClusterView
-from egresslab.agent.voting import Surroundings, build_voting, group_key
+from egresslab.agent.voting import Surroundings, build_voting, choices, newer_voters
 from egresslab.api import voters
 from egresslab.api.connection import Api, ApiError, Unreachable, connect
-from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
+from egresslab.api.reflector import ObjectChange, Reflector
 from egresslab.api.resources import CONFIGMAPS, DECKHOUSE_GATEWAYS, EGRESSLAB_GATEWAYS, NODES, PODS
 from egresslab.api.settings import Backend
 from egresslab.errors import ClusterError, EgresslabError
 from egresslab.policy.entries import Change, Changes, Delete, Upsert
-from egresslab.policy.inventory import ActiveChoice, Kind, Ref, Value
+from egresslab.policy.inventory import Kind, Ref
 from egresslab.policy.model import Address, GatewayGroup
 from egresslab.policy.settings import Settings
 from egresslab.voter.carrier import LONGEST_STAY_NS
@@ -143,14 +143,8 @@ class Announcer:
             self._wake.set()
 
     def _take_voters(self, change: ObjectChange) -> None:
-        if change.type is ChangeType.DELETED:
-            return
-        try:
-            told = voters.parse_voters(change.object)
-        except ClusterError as error:
-            logger.warning("the voters stay as they are: %s", error)
-            return
-        if self._voters is None or told.version > self._voters.version:
+        told = newer_voters(change, self._voters)
+        if told is not None:
             self._voters = told
             self._wake.set()
 
@@ -158,12 +152,7 @@ class Announcer:
         """Who holds counts for decisions here, whatever the objects say of it meanwhile."""
         if self._reports.fresh is None:
             return
-        told: dict[Ref, Value] = {}
-        for lease in report.leases:
-            key = group_key(lease.key)
-            if key is not None and lease.holder is not None:
-                choice = ActiveChoice(key, lease.holder)
-                told[choice.ref] = choice
+        told = choices(report)
         for ref in self._told - told.keys():
             self._view.tell(Delete(ref))
         for value in told.values():

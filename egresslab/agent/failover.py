@@ -21,16 +21,15 @@ from egresslab.agent.reportfile import ReportFile
 from egresslab.agent.sessionlink import ReplicatedLease
 from egresslab.agent.sessions import Sessions
 from egresslab.agent.view import ClusterView
-from egresslab.agent.voting import Surroundings, build_voting, group_key, lease_of, replicated
+from egresslab.agent.voting import Surroundings, build_voting, choices, lease_of, newer_voters, replicated
 from egresslab.api import voters
 from egresslab.api.connection import Api
-from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
+from egresslab.api.reflector import ObjectChange, Reflector
 from egresslab.api.resources import CONFIGMAPS
 from egresslab.datapath.flowcopy import FlowCopier
 from egresslab.datapath.flowtable import FlowTable
-from egresslab.errors import ClusterError
 from egresslab.policy.entries import Change, Delete, Upsert
-from egresslab.policy.inventory import ActiveChoice, Kind, Node, NodeHealth, Ref, Value
+from egresslab.policy.inventory import ActiveChoice, Kind, Node, NodeHealth, Ref
 from egresslab.policy.model import EgressPolicy, GatewayGroup, GroupKey
 from egresslab.policy.standby import standby_groups
 from egresslab.voter.files import LeaseReport, Report, Voting, read_voting, write
@@ -130,26 +129,15 @@ class Failover:
     # In: who votes, who holds.
 
     def _take_voters(self, change: ObjectChange) -> None:
-        if change.type is ChangeType.DELETED:
-            return  # whoever voted goes on until somebody says who else does
-        try:
-            told = voters.parse_voters(change.object)
-        except ClusterError as error:
-            logger.warning("the voters stay as they are: %s", error)
-            return
-        if self._voters is None or told.version > self._voters.version:
+        told = newer_voters(change, self._voters)
+        if told is not None:
             self._voters = told
             self._wake.set()
 
     def _take_report(self, report: Report) -> None:
         if self.reports.fresh is None:
             return
-        told: dict[Ref, Value] = {}
-        for lease in report.leases:
-            key = group_key(lease.key)
-            if key is not None and lease.holder is not None:
-                choice = ActiveChoice(key, lease.holder)
-                told[choice.ref] = choice
+        told = choices(report)
         for node in report.nodes:
             if node.alive is False:
                 health = NodeHealth(node.name, False)

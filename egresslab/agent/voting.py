@@ -5,19 +5,24 @@ Pure: from the engine's decisions and what this node knows of itself. The voter 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from egresslab.agent.interfaces import NodeInterface
-from egresslab.api.voters import VoterSet
+from egresslab.api.reflector import ChangeType, ObjectChange
+from egresslab.api.voters import VoterSet, parse_voters
 from egresslab.datapath.leases import lease_number
+from egresslab.errors import ClusterError
 from egresslab.policy.engine import Engine
-from egresslab.policy.inventory import Node
+from egresslab.policy.inventory import ActiveChoice, Node, Ref, Value
 from egresslab.policy.model import Dialect, GatewayGroup, GroupKey, HealthProbe, SourceKind
 from egresslab.policy.sources import interfaces_of
 from egresslab.policy.standby import Doubt, StandbyGroup, own_source, probed_nodes, standby_groups
-from egresslab.voter.files import Candidate, Failback, Group, Pace, Peer, Voting, Watched
+from egresslab.voter.files import Candidate, Failback, Group, Pace, Peer, Report, Voting, Watched
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,26 @@ def group_key(text: str) -> GroupKey | None:
     """The group that a report names; None for one of another version of ours."""
     dialect, _, name = text.rpartition("/")
     return GroupKey(Dialect(dialect), name) if dialect in set(Dialect) else None
+
+
+def newer_voters(change: ObjectChange, known: VoterSet | None) -> VoterSet | None:
+    """The voters that an object names, if it is a later word than the one known. Whoever voted goes on until somebody
+    says who else does: an object that is gone, or cannot be read, changes nothing."""
+    if change.type is ChangeType.DELETED:
+        return None
+    try:
+        told = parse_voters(change.object)
+    except ClusterError as error:
+        logger.warning("the voters stay as they are: %s", error)
+        return None
+    return told if known is None or told.version > known.version else None
+
+
+def choices(report: Report) -> dict[Ref, Value]:
+    """Who holds, as the engine is told; it counts for decisions here, whatever the objects say of it meanwhile."""
+    keys = ((group_key(lease.key), lease.holder) for lease in report.leases)
+    told = (ActiveChoice(key, holder) for key, holder in keys if key is not None and holder is not None)
+    return {choice.ref: choice for choice in told}
 
 
 def replicated(group: GatewayGroup) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -15,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+
+from egresslab.cluster.node.pidfd import pidfd
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,6 @@ def identify(pid: int) -> Identity | None:
 def is_alive(identity: Identity) -> bool:
     """Whether that very process runs."""
     return identify(identity.pid) == identity
-
-
-def pidfd(pid: int) -> int | None:
-    """A pidfd, or None where there is no such process; the caller closes it.
-
-    Of a process that was reaped and whose PID still names a session, older kernels (6.1) say EINVAL (pidfd_open(2)).
-    """
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno not in (errno.ESRCH, errno.EINVAL):
-            raise
-        return None
 
 
 def open_process(identity: Identity) -> int | None:

@@ -10,10 +10,11 @@ import os
 import time
 from pathlib import Path
 
+from egresslab.cluster.node.pidfd import pidfd
 from egresslab.environments.netns.labrecord import read_lab
 from egresslab.environments.netns.locks import Busy
 from egresslab.environments.netns.paths import LabPaths
-from egresslab.environments.netns.records import kill, pidfd, start_time
+from egresslab.environments.netns.records import kill, start_time
 from egresslab.environments.vm import machine
 
 NAMESPACE, POD_PREFIX, CONTAINER = "kube-system", "egresslab-agent-", "agent"

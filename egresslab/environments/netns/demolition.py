@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from egresslab.cluster.node.pidfd import pidfd
 from egresslab.environments.netns.kernel import mounts_below, unmount
 from egresslab.environments.netns.labrecord import LabRecord
 from egresslab.environments.netns.paths import NAMESPACES, LabPaths
-from egresslab.environments.netns.records import kill, open_process, pidfd, read_records, start_time
+from egresslab.environments.netns.records import kill, open_process, read_records, start_time
 from egresslab.environments.netns.supervisor import ACTIVE, STANDBY, STARTING
 from egresslab.errors import EnvironmentFailure
 

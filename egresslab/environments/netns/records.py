@@ -6,7 +6,6 @@ handled through a pidfd. Imported by the supervisor: nothing heavy may be import
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 
+from egresslab.cluster.node.pidfd import pidfd
 from egresslab.environments.netns.files import write_atomically
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -66,19 +66,6 @@ def read_records(directory: Path) -> list[ProcessRecord]:
     """All records, dead processes' as well, sorted by name."""
     found = (read_record(path) for path in sorted(directory.glob("*.json")))
     return [record for record in found if record is not None]
-
-
-def pidfd(pid: int) -> int | None:
-    """A pidfd, or None where there is no such process; the caller closes it.
-
-    Of a process that was reaped and whose PID still names a session, older kernels (6.1) say EINVAL (pidfd_open(2)).
-    """
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno not in (errno.ESRCH, errno.EINVAL):
-            raise
-        return None
 
 
 def open_process(record: ProcessRecord) -> int | None:

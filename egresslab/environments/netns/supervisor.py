@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from egresslab.cluster.node.pidfd import pidfd
 from egresslab.environments.netns import warm
 from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.records import (
@@ -29,7 +30,6 @@ from egresslab.environments.netns.records import (
     boot_id,
     is_alive,
     open_process,
-    pidfd,
     read_record,
     start_time,
     write_record,
