@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import signal
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +24,6 @@ from egresslab.lab.drills.drill import Drill, Kind, Plan
 from egresslab.lab.drills.result import DrillResult
 from egresslab.lab.drills.scene import Addressing
 from egresslab.lab.drills.sender import TARGET, Pattern
-
-EMULATED_TIMEOUT_S = 240.0
-"""For what a drill waits for where nodes may be machines with emulated processors."""
 
 app = typer.Typer(help="Traffic through a fault, measured.", no_args_is_help=True)
 
@@ -65,8 +61,6 @@ def _drill(plan: Plan, lab: str, kind: EnvironmentName, outside: bool, output: F
         signal.signal(number, _interrupt)
     environment: Environment | None = None if outside else open_environment(kind, lab)
     kubeconfig = environment.kubeconfig() if environment else attachment.kubeconfig_of_variable()
-    if kind is EnvironmentName.VM:
-        plan = replace(plan, timeout_s=max(plan.timeout_s, EMULATED_TIMEOUT_S))
     client, progress = Client(kubeconfig), StepLines()
     try:
         result = Drill(client, environment, plan, progress).run()

@@ -119,6 +119,10 @@ class Environment(Protocol):
     def lab(self) -> str:
         """Name of the lab."""
 
+    @property
+    def patience(self) -> float:
+        """How many times longer than usual what a node does may take: 1, or more where processors are emulated."""
+
     def create(self, progress: Progress) -> Outcome:
         """Bring the lab up, or finish what an earlier call began; returns when every node is Ready."""
 

@@ -39,6 +39,15 @@ class Attachment:
     kubeconfig: Path
     created: bool
 
+    @property
+    def patience(self) -> float:
+        """By how many times longer than usual what a node does may take there."""
+        if self.environment != "vm":
+            return 1.0
+        from egresslab.environments.netns.environment import NetnsEnvironment  # which few need
+
+        return NetnsEnvironment(self.lab).patience
+
 
 def attach(environment: str, lab: str, *, timeout_s: float, say: Say, topology: str = "") -> Attachment:
     """The lab's kubeconfig, after bringing the lab up if it is not; `say` is told of the progress.

@@ -106,6 +106,7 @@ class Lab:
         if lab == attachment.DEFAULT_LAB:
             lab = os.environ.get(LAB_VARIABLE, lab)
         found = attachment.attach(environment, lab, timeout_s=timeout_s, say=print, topology=topology)
+        timeout_s = max(timeout_s, USUAL_TIMEOUT_S * found.patience)
         opened = cls(Client(found.kubeconfig), chapter=chapter, mode=Mode(mode), timeout_s=timeout_s)
         opened._attached = found
         ready = opened.wait_for("every node to be Ready", lambda: nodes.all_ready(opened.nodes))

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,12 @@ from egresslab.environments.netns.records import boot_id
 from egresslab.environments.netns.topology import Topology, load_topology
 from egresslab.environments.vm import acceleration, machine
 from egresslab.environments.vm.environment import VmEnvironment
-from egresslab.environments.vm.fleet import cards, machine_names
+from egresslab.environments.vm.fleet import Fleet, cards, machine_names
 from egresslab.environments.vm.qemu import Acceleration, Disk, Hardware, Wiring, command
 from egresslab.environments.vm.recipe import PLATFORMS
 from egresslab.environments.vm.store import SystemImage
 from egresslab.errors import EnvironmentFailure
+from egresslab.lab.attachment import Attachment
 
 HARDWARE = Hardware(PLATFORMS["x86_64"], Acceleration.EMULATION, 512, 1)
 SYSTEM = SystemImage(Path("/cache/0123"))
@@ -51,6 +53,11 @@ def record(topology: Topology, lab: str = "vmtest") -> LabRecord:
     """A lab of machines that is up."""
     content = topology.model_dump(mode="json")
     return LabRecord(lab, boot_id(), Stage.RUNNING, 0.0, 6443, False, content, "vm", machine_names(topology))
+
+
+def test_only_emulated_processors_ask_for_patience() -> None:
+    fleets = [Fleet((), replace(HARDWARE, acceleration=one), SYSTEM, "3.11") for one in Acceleration]
+    assert [fleet.patience > 1 for fleet in fleets] == [one is Acceleration.EMULATION for one in Acceleration]
 
 
 def test_all_nodes_but_the_control_planes_are_machines(topology: Topology) -> None:
@@ -110,9 +117,12 @@ def test_without_the_device_nothing_is_tried(tmp_path: Path, monkeypatch: pytest
 def test_the_record_remembers_what_the_lab_is_made_of(topology: Topology, paths: LabPaths) -> None:
     written = record(topology)
     write_lab(written)
-    assert read_lab(paths) == written
+    assert read_lab(paths) == written and VmEnvironment("vmtest").patience == 1.0
+    write_lab(replace(written, patience=5.0))
+    assert VmEnvironment("vmtest").patience == Attachment("vm", "vmtest", paths.kubeconfig, False).patience == 5.0
+    assert Attachment("netns", "vmtest", paths.kubeconfig, False).patience == 1.0
     content = json.loads(paths.record.read_text())
-    del content["environment"], content["machines"]
+    del content["environment"], content["machines"], content["patience"]
     paths.record.write_text(json.dumps(content))
     old = read_lab(paths)
     assert old is not None and (old.environment, old.machines) == ("netns", ())

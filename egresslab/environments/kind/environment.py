@@ -45,6 +45,8 @@ def state_directory() -> Path:
 class KindEnvironment:
     """One lab. EGRESSLAB_KIND_NODE_IMAGE and EGRESSLAB_KIND_IMAGES (more to load) help where there is no registry."""
 
+    patience = 1.0
+
     def __init__(
         self,
         lab: str = "default",

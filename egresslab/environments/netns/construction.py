@@ -43,6 +43,10 @@ class Machines(Protocol):
     def nodes(self) -> tuple[str, ...]:
         """Their names."""
 
+    @property
+    def patience(self) -> float:
+        """By how many times longer than usual what they do may take."""
+
     def command(self, paths: LabPaths, topology: Topology, node: Node) -> list[str]:
         """Make a node's machine from its configuration, which is written, and return what starts it."""
 
@@ -58,7 +62,7 @@ def construct(
             paths.lab, boot_id(), Stage.BUILDING, time.time(), port, bare, topology.model_dump(mode="json")
         )
         if machines is not None:
-            record = replace(record, environment="vm", machines=machines.nodes)
+            record = replace(record, environment="vm", machines=machines.nodes, patience=machines.patience)
         host.check_names(record)
         host.prepare_namespaces_directory()
         write_lab(record)

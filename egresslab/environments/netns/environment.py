@@ -52,6 +52,12 @@ class NetnsEnvironment:
         """Name of the lab."""
         return self._paths.lab
 
+    @property
+    def patience(self) -> float:
+        """That of the lab's nodes, by its record."""
+        record = read_lab(self._paths)
+        return record.patience if record is not None else 1.0
+
     def kubeconfig(self) -> Path:
         """Path of the kubeconfig; raises `EnvironmentFailure` when there is no lab."""
         if not self._paths.kubeconfig.exists():

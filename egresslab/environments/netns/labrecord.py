@@ -27,7 +27,7 @@ class Stage(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LabRecord:
     """One lab; `since` in seconds of the epoch, `bare` without the egress controller's manifests. `machines` are the
-    nodes that are virtual machines; every other one is a network namespace."""
+    nodes that are virtual machines; every other one is a network namespace. `patience` is that of the environment."""
 
     lab: str
     boot: str
@@ -38,6 +38,7 @@ class LabRecord:
     topology: dict[str, Any]
     environment: str = "netns"
     machines: tuple[str, ...] = ()
+    patience: float = 1.0
 
     def parsed_topology(self) -> Topology:
         """The topology the lab was made from."""

@@ -40,6 +40,8 @@ def observe(paths: LabPaths) -> Status:
     else:
         phase = Phase.RUNNING if running else Phase.DEGRADED
     api = f"https://127.0.0.1:{record.api_port}"
+    if record.patience > 1:
+        remarks.append(f"processors are emulated: waits and drills are stretched {record.patience:g} times")
     remarks += [f"console of {name}: {paths.log(node_process(name))}" for name in record.machines]
     return Status(
         paths.lab, record.environment, phase, paths.kubeconfig, api, nodes, processes, in_force, tuple(remarks)

@@ -15,12 +15,14 @@ from egresslab.environments.netns.paths import FABRIC, LabPaths
 from egresslab.environments.netns.topology import Node, Role, Topology
 from egresslab.environments.vm.machine import agent_socket, monitor_socket
 from egresslab.environments.vm.project import make_project
-from egresslab.environments.vm.qemu import Card, Disk, Hardware, Wiring, command
+from egresslab.environments.vm.qemu import Acceleration, Card, Disk, Hardware, Wiring, command
 from egresslab.environments.vm.seed import write_seed
 from egresslab.environments.vm.store import SystemImage
 from egresslab.errors import EnvironmentFailure
 
 DEADLINE_S = 30.0
+EMULATED_PATIENCE = 5.0
+"""An emulated processor is some ten times slower, but nothing waits for the processor alone."""
 
 
 def machine_names(topology: Topology) -> tuple[str, ...]:
@@ -37,6 +39,11 @@ class Fleet:
     hardware: Hardware
     system: SystemImage
     python: str
+
+    @property
+    def patience(self) -> float:
+        """By how many times longer than usual what these machines do may take."""
+        return EMULATED_PATIENCE if self.hardware.acceleration is Acceleration.EMULATION else 1.0
 
     def command(self, paths: LabPaths, topology: Topology, node: Node) -> list[str]:
         """Make a node's disks and return what starts its machine."""

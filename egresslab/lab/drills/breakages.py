@@ -123,7 +123,7 @@ def agent_back(client: Client, node: str, containers: int | None = None) -> Call
         return (ready and now >= before + expected) or waits.Pending(f"{now - before} restarts, ready: {ready}")
 
     def settle() -> None:
-        waits.wait_for(f"the agent on {node} to be back", back, timeout_s=AGENT_BACK_S)
+        waits.wait_for(f"the agent on {node} to be back", back, timeout_s=AGENT_BACK_S * client.patience)
 
     return settle
 
@@ -187,7 +187,7 @@ def _headless(client: Client, environment: Environment | None, node: str) -> Bre
         for target in (API_SERVER, node):
             if target in broken:
                 environment.heal(target)
-        waits.wait_for("the API server to answer", lambda: client.list(NODES), timeout_s=API_BACK_S)
+        waits.wait_for("the API server to answer", lambda: client.list(NODES), timeout_s=API_BACK_S * client.patience)
         scale(replicas)
 
     return Breakage(
@@ -209,7 +209,7 @@ def _busy(client: Client, node: str, namespace: str) -> Breakage:
         for name in names:
             command = ("sh", "-c", "while :; do :; done")
             client.apply(PODS, manifests.pod(name, namespace, image="busybox", command=command, labels={}, node=node))
-        waits.wait_for("busy pods to run", running, timeout_s=BUSY_S)
+        waits.wait_for("busy pods to run", running, timeout_s=BUSY_S * client.patience)
 
     def running() -> bool | waits.Pending:
         idle = [name for name in names if not nodes.ready(client.get(PODS, name, namespace))]

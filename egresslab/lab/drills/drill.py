@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from egresslab.api.resources import NAMESPACES, NODES
@@ -62,12 +62,26 @@ class Plan:
     watched: bool = True
     """Whether captures are taken outside."""
 
+    def stretched(self, factor: float) -> Plan:
+        """The same for nodes that are slower by the factor: traffic thinner and for longer, waits longer."""
+        return replace(
+            self,
+            pattern=self.pattern.stretched(factor),
+            before_s=self.before_s * factor,
+            after_s=self.after_s * factor,
+            timeout_s=self.timeout_s * factor,
+        )
+
 
 class Drill:
-    """One drill; `run` it once. Only the mode `headless` needs the environment."""
+    """One drill; `run` it once. Only the mode `headless` needs the environment. Where the environment's
+    nodes are slow, all that is measured in time is stretched by its patience, and so is the gap that is allowed."""
 
     def __init__(self, client: Client, environment: Environment | None, plan: Plan, progress: Progress) -> None:
-        self._client, self._environment, self._plan, self._progress = client, environment, plan, progress
+        self._client, self._environment, self._progress = client, environment, progress
+        self._patience = environment.patience if environment else 1.0
+        client.patience = max(client.patience, self._patience)
+        self._plan = plan.stretched(self._patience)
         self._run = secrets.token_hex(3)
         self._namespace = f"drill-{self._run}"
         self._ledger = Ledger(self._run)
@@ -100,7 +114,8 @@ class Drill:
             after,
             measured,
             tuple(self._events),
-            promises.judge(found, mode, measured),
+            promises.judge(found, mode, measured, self._patience),
+            self._patience,
         )
 
     # The scene
@@ -218,7 +233,11 @@ class Drill:
         time.sleep(self._plan.after_s)
         if event.api_lost:
             self._undo()
-            waits.wait_for("the API server to answer", lambda: self._client.list(NODES), timeout_s=API_BACK_S)
+            waits.wait_for(
+                "the API server to answer",
+                lambda: self._client.list(NODES),
+                timeout_s=API_BACK_S * self._client.patience,
+            )
 
     def _maintain(self, found: Scene, active: str) -> None:
         """The procedure for a node's maintenance: take its label, cordon it, wait, and give both back."""
@@ -286,7 +305,9 @@ class Drill:
             ) from failures[0]
 
     def _wait_api(self) -> None:
-        waits.wait_for("the API server to answer", lambda: self._client.list(NODES), timeout_s=API_BACK_S)
+        waits.wait_for(
+            "the API server to answer", lambda: self._client.list(NODES), timeout_s=API_BACK_S * self._client.patience
+        )
 
     def _remove(self) -> None:
         for _ in self._ledger.clear(self._client):
@@ -296,14 +317,14 @@ class Drill:
             left = self._client.find(NAMESPACES, self._namespace)
             return left is None or waits.Pending(left.get("status"))
 
-        waits.wait_for(f"namespace {self._namespace} to be gone", gone, timeout_s=GONE_S)
+        waits.wait_for(f"namespace {self._namespace} to be gone", gone, timeout_s=GONE_S * self._client.patience)
 
     def _wait_ready(self) -> None:
         def ready() -> bool | waits.Pending:
             missing = [n.name for n in map(nodes.node, self._client.list(NODES)) if not n.ready]
             return not missing or waits.Pending(f"not Ready: {', '.join(missing)}")
 
-        waits.wait_for("every node to be Ready", ready, timeout_s=NODE_BACK_S)
+        waits.wait_for("every node to be Ready", ready, timeout_s=NODE_BACK_S * self._client.patience)
         if self._healed is not None:
             self._healed.settle()
 

@@ -77,10 +77,10 @@ class Watch:
     def __enter__(self) -> Self:
         for resource, body in self._manifests():
             self._client.apply(resource, body)
-        waits.wait_for("the witness to run", self._ready, timeout_s=READY_S)
+        waits.wait_for("the witness to run", self._ready, timeout_s=READY_S * self._client.patience)
         words = ["python3", "/drill/witness.py", self._interface, str(self._address), str(INTERVAL_MS)]
         self._running = self._client.start(NAMESPACE, NAME, words)
-        self._running.wait_for_text("watching", READY_S)
+        self._running.wait_for_text("watching", READY_S * self._client.patience)
         return self
 
     def __exit__(
@@ -89,7 +89,7 @@ class Watch:
         try:
             if self._running is not None and kind is None:
                 self._running.write("stop\n")
-                ended = self._running.result(STOP_S)
+                ended = self._running.result(STOP_S * self._client.patience)
                 self.owners = owners([tuple(record) for record in json.loads(ended.stdout)])
             elif self._running is not None:
                 self._running.close()

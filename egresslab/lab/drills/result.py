@@ -76,6 +76,8 @@ class DrillResult:
     measured: Measured
     events: tuple[Event, ...]
     claims: tuple[Claim, ...]
+    patience: float = 1.0
+    """By how much traffic, waits and the gap that is allowed were stretched."""
 
     @property
     def held(self) -> bool:
@@ -137,6 +139,7 @@ class DrillResult:
                 {"promise": claim.title, "wanted": claim.wanted, "observed": claim.observed, "held": claim.held}
                 for claim in self.claims
             ],
+            "patience": self.patience,
             "held": self.held,
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ class Pattern:
     connections: int = 50
     connection_interval_ms: float = 100.0
     new_per_second: float = 10.0
+
+    def stretched(self, factor: float) -> Pattern:
+        """The same, only thinner: every interval is longer by the factor."""
+        return replace(
+            self,
+            interval_ms=self.interval_ms * factor,
+            connection_interval_ms=self.connection_interval_ms * factor,
+            new_per_second=self.new_per_second / factor,
+        )
 
 
 class Sender:
@@ -117,18 +126,18 @@ class Sender:
         """The reading that came back quickest counts, as in NTP (RFC 5905, section 10)."""
         running = self._client.start(self._namespace, NAME, self._command("clock"))
         try:
-            return min(_readings(running))[1]
+            return min(_readings(running, EXEC_TIMEOUT_S * self._client.patience))[1]
         finally:
             running.close()
 
 
-def _readings(running: Running) -> Sequence[tuple[int, int]]:
+def _readings(running: Running, timeout_s: float) -> Sequence[tuple[int, int]]:
     """(round trip, how far the other clock is ahead), ns."""
     found: list[tuple[int, int]] = []
     for number in range(CLOCK_READINGS):
         asked = time.time_ns()
         running.write(f"{number}\n")
-        running.wait_for_text(f"\n{number} ", EXEC_TIMEOUT_S)
+        running.wait_for_text(f"\n{number} ", timeout_s)
         answered = time.time_ns()
         found.append((answered - asked, int(running.stdout.split()[-1]) - (asked + answered) // 2))
     return found

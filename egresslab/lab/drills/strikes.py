@@ -49,7 +49,8 @@ class Strikes:
             status: Object = self._client.get(FAULTS, name).get("status") or {}
             return status if status.get("phase") in ("Active", "Failed") else waits.Pending(status or "no answer")
 
-        said = waits.wait_for(f"fault {name} to be done", answered, timeout_s=STRUCK_S, interval_s=0.02)
+        patience = STRUCK_S * self._client.patience
+        said = waits.wait_for(f"fault {name} to be done", answered, timeout_s=patience, interval_s=0.02)
         if said["phase"] == "Failed":
             raise LabError(f"could not be broken: {said.get('message')}", object=f"node {node}")
 
@@ -57,8 +58,9 @@ class Strikes:
         """Mend everything, and return when it is; safe to repeat."""
         for name in self._names:
             self._client.delete(FAULTS, name)
+        patience = MENDED_S * self._client.patience
         for name in self._names:
-            waits.wait_for(f"fault {name} to be mended", lambda name=name: self._gone(name), timeout_s=MENDED_S)  # type: ignore[misc]
+            waits.wait_for(f"fault {name} to be mended", lambda name=name: self._gone(name), timeout_s=patience)  # type: ignore[misc]
         self._names.clear()
 
     def _gone(self, name: str) -> bool | waits.Pending:

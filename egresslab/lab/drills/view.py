@@ -55,7 +55,9 @@ def summary_table(result: DrillResult) -> Table:
 def title(result: DrillResult) -> str:
     """One line."""
     verdict = "every promise held" if result.held else "a promise was broken"
-    return f"drill {result.drill} ({result.mode}, {result.addressing}): gap {result.measured.gap_ms:.0f} ms, {verdict}"
+    slow = f", stretched {result.patience:g} times for emulated processors" if result.patience > 1 else ""
+    kind = f"{result.mode}, {result.addressing}{slow}"
+    return f"drill {result.drill} ({kind}): gap {result.measured.gap_ms:.0f} ms, {verdict}"
 
 
 def text(result: DrillResult) -> str:

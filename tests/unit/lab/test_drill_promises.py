@@ -12,6 +12,7 @@ import pytest
 from egresslab.errors import LabError
 from egresslab.lab.drills import promises, timeline, view
 from egresslab.lab.drills.breakages import Mode
+from egresslab.lab.drills.drill import Plan
 from egresslab.lab.drills.gaps import MS, Connections, Gap, Loss, Seen
 from egresslab.lab.drills.notebook import plan_of
 from egresslab.lab.drills.owners import Owners, Reign
@@ -68,6 +69,22 @@ def test_a_planned_move_is_judged_by_what_the_gateway_adds() -> None:
     assert broken(SCENE, None, measured(60)) == {"traffic goes on"}
     assert broken(SCENE, None, measured(60, control_ms=40)) == set()
     assert broken(SCENE, None, measured(100, control_ms=40)) == {"traffic goes on"}
+
+
+def test_slow_nodes_may_take_their_time_and_the_promise_says_by_how_much() -> None:
+    (claim,) = (one for one in promises.judge(SCENE, Mode.CRASH, measured(1900), 2.0) if one.title == "traffic goes on")
+    assert claim.held and "1000 ms × 2" in claim.wanted
+    assert broken(SCENE, Mode.CRASH, measured(1900)) == {"traffic goes on"}
+    lost = promises.judge(SCENE, Mode.CRASH, measured(kept=199, reset=1), 2.0)
+    assert {one.title for one in lost if not one.held} == {"connections live on"}, "only time is stretched"
+
+
+def test_a_stretched_plan_has_as_many_packets_in_more_time() -> None:
+    plan, slow = Plan(), Plan().stretched(5.0)
+    assert slow.pattern.interval_ms == 5 * plan.pattern.interval_ms and slow.after_s == 5 * plan.after_s
+    assert slow.pattern.connections == plan.pattern.connections
+    assert slow.pattern.new_per_second * slow.after_s == plan.pattern.new_per_second * plan.after_s
+    assert Plan().stretched(1.0) == plan
 
 
 def test_with_primary_addresses_connections_are_told_that_they_are_over() -> None:
