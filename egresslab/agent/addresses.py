@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.exceptions import NetlinkError
 
+from egresslab.netlink import dump
 from egresslab.policy.assignments import Assignment
 from egresslab.policy.model import Address
 from egresslab.voter.frames import announcements
@@ -55,14 +56,14 @@ class AssignedAddresses:
                 try:
                     for fresh in await self.reconcile(netlink):
                         announcing.create_task(self._announce(fresh))
-                except (NetlinkError, NetlinkDumpInterrupted, OSError) as error:
+                except (NetlinkError, OSError) as error:
                     logger.warning("an egress IP was not assigned or removed: %s", error)
                     asyncio.get_running_loop().call_later(RETRY_S, self.wake.set)
 
     async def reconcile(self, netlink: AsyncIPRoute) -> list[Assignment]:
         """Make it so; returns what was put on an interface just now. Raises what netlink raises."""
         ours, wanted = self._read(), set(self._wanted())
-        links = {link.get("ifname"): link["index"] async for link in await netlink.link("dump")}
+        links = {link.get("ifname"): link["index"] for link in await dump(netlink.link)}
         present = await self._present(netlink)
         for old in ours - wanted:
             if (old.address, links.get(old.interface)) in present:
@@ -84,7 +85,7 @@ class AssignedAddresses:
     async def _present(self, netlink: AsyncIPRoute) -> set[tuple[Address, int]]:
         found = set()
         for family in (socket.AF_INET, socket.AF_INET6):
-            async for item in await netlink.addr("dump", family=family):
+            for item in await dump(netlink.addr, family=family):
                 found.add((ip_address(item.get("local") or item.get("address")), item["index"]))
         return found
 

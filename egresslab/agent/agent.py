@@ -30,7 +30,6 @@ from egresslab.agent.interfaces import (
     InterfaceWatch,
     NodeInterface,
     annotation_value,
-    interrupted,
     read_interfaces,
 )
 from egresslab.agent.links import PodLinks, Wires
@@ -49,6 +48,7 @@ from egresslab.datapath.census import Census
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import IPAddress, NodeConfig
 from egresslab.errors import ClusterError, DatapathError
+from egresslab.netlink import interrupted
 from egresslab.policy.assignments import assignments
 from egresslab.policy.engine import Settings
 from egresslab.policy.entries import Change, Changes, Delete, Upsert

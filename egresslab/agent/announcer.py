@@ -27,7 +27,6 @@ from egresslab.agent.interfaces import (
     InterfaceWatch,
     NodeInterface,
     annotation_value,
-    interrupted,
     read_interfaces,
 )
 from egresslab.agent.peers import ANNOUNCER_PORT, serve_peers
@@ -42,6 +41,7 @@ from egresslab.api.reflector import ObjectChange, Reflector
 from egresslab.api.resources import CONFIGMAPS, DECKHOUSE_GATEWAYS, EGRESSLAB_GATEWAYS, NODES, PODS
 from egresslab.api.settings import Backend
 from egresslab.errors import ClusterError, EgresslabError
+from egresslab.netlink import interrupted
 from egresslab.policy.entries import Change, Changes, Delete, Upsert
 from egresslab.policy.inventory import Kind, Ref
 from egresslab.policy.model import Address, GatewayGroup

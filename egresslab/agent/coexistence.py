@@ -12,6 +12,7 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 
 from egresslab.errors import DatapathError
+from egresslab.netlink import dump
 
 CILIUM_LINKS = frozenset({"cilium_host", "cilium_net", "cilium_vxlan", "cilium_geneve"})
 OTHER_DATAPATHS = {"bpfin.cali": "Calico's eBPF datapath", "ovn-k8s-mp0": "OVN-Kubernetes", "antrea-gw0": "Antrea"}
@@ -23,7 +24,7 @@ async def check_neighbours(netlink: AsyncIPRoute, node: str, overlay: str, port:
 
     `overlay` is the name of our tunnel device, `port` its UDP port.
     """
-    links = [link async for link in await netlink.link("dump")]
+    links = await dump(netlink.link)
     for trouble in _troubles(links, node, overlay, port):
         raise trouble
 

@@ -20,6 +20,7 @@ from egresslab.api.resources import CONFIGMAPS
 from egresslab.api.settings import NAMESPACE
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
+from egresslab.netlink import dump
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ async def clear_node(netlink: AsyncIPRoute, datapath: Datapath, pin_dir: Path, a
         await AssignedAddresses(addresses, tuple).reconcile(netlink)
         addresses.unlink()
     attachments = Attachments(datapath, netlink)
-    links = {link["index"]: str(link.get("ifname")) for link in [link async for link in await netlink.link("dump")]}
+    links = {link["index"]: str(link.get("ifname")) for link in await dump(netlink.link)}
     for index, name in links.items():
         if await attachments.attached(index):
             await attachments.detach(index)

@@ -7,7 +7,6 @@ travel, so that offline manifests and a running cluster decide alike.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import socket
 from collections.abc import Iterable
@@ -16,7 +15,6 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
     RTMGRP_IPV4_IFADDR,
     RTMGRP_IPV4_ROUTE,
@@ -24,6 +22,8 @@ from pyroute2.netlink.rtnl import (
     RTMGRP_IPV6_ROUTE,
     RTMGRP_LINK,
 )
+
+from egresslab.netlink import dump
 
 ANNOTATION = "egresslab.dev/interfaces"
 
@@ -78,19 +78,13 @@ class NodeInterface:
         )
 
 
-def interrupted(error: NetlinkError) -> bool:
-    """Whether a dump has to be repeated: the kernel's tables changed meanwhile (NLM_F_DUMP_INTR), or what is left of a
-    dump that was interrupted still stands in the way of the next one (EBUSY)."""
-    return isinstance(error, NetlinkDumpInterrupted) or error.code == errno.EBUSY
-
-
 async def read_interfaces(netlink: AsyncIPRoute) -> tuple[NodeInterface, ...]:
     """All interfaces of the namespace that `netlink` was opened in, by name."""
-    links = [link async for link in await netlink.link("dump")]
+    links = await dump(netlink.link)
     addresses: dict[int, list[IPv4Interface | IPv6Interface]] = {}
     last_resorts: dict[int, list[IPv4Interface | IPv6Interface]] = {}
     for family in FAMILIES:
-        async for address in await netlink.addr("dump", family=family):
+        for address in await dump(netlink.addr, family=family):
             if address["scope"] == SCOPE_UNIVERSE:
                 text = address.get("local") or address.get("address")
                 # The kernel lists the newest IPv6 address first, whatever it may be used for (RFC 4862, section 5.5.4).
@@ -122,7 +116,7 @@ async def _default_routes(netlink: AsyncIPRoute) -> tuple[dict[int, int], dict[i
     best: dict[int, tuple[int, int]] = {}
     routers: dict[int, list[str]] = {}
     for family in FAMILIES:
-        async for route in await netlink.route("dump", family=family, table=254):
+        for route in await dump(netlink.route, family=family, table=254):
             if route["dst_len"] or route.get("oif") is None:
                 continue
             routers.setdefault(route.get("oif"), []).append(str(route.get("gateway") or "on link"))

@@ -14,12 +14,13 @@ from ipaddress import IPv4Address
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from egresslab.agent.interfaces import DUMP_RETRY_S, NodeInterface, interrupted
+from egresslab.agent.interfaces import DUMP_RETRY_S, NodeInterface
 from egresslab.agent.whereabouts import Whereabouts
 from egresslab.datapath.attachments import Attachments
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import Endpoint, IPAddress
 from egresslab.errors import DatapathError
+from egresslab.netlink import interrupted
 from egresslab.policy.inventory import Pod
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from egresslab.agent.interfaces import interrupted
 from egresslab.datapath.values import IPAddress
+from egresslab.netlink import dump, interrupted
 
 MAIN_TABLE = 254
 FAMILIES = {socket.AF_INET: 32, socket.AF_INET6: 128}
@@ -88,7 +88,7 @@ class Whereabouts:
         hosts: dict[str, int] = {}
         networks: list[_Route] = []
         for family, length in FAMILIES.items():
-            async for route in await self._netlink.route("dump", family=family, table=MAIN_TABLE):
+            for route in await dump(self._netlink.route, family=family, table=MAIN_TABLE):
                 destination, link = route.get("dst"), route.get("oif")
                 if not destination or not link or route["type"] != UNICAST:
                     continue
@@ -102,7 +102,7 @@ class Whereabouts:
     async def _neighbours(self, texts: set[str]) -> dict[tuple[str, int], str]:
         macs = {}
         for family in FAMILIES:
-            async for neighbour in await self._netlink.neigh("dump", family=family):
+            for neighbour in await dump(self._netlink.neigh, family=family):
                 if neighbour.get("dst") in texts and neighbour.get("lladdr"):
                     macs[neighbour.get("dst"), neighbour["ifindex"]] = str(neighbour.get("lladdr"))
         return macs
@@ -110,7 +110,7 @@ class Whereabouts:
     async def _ports(self) -> dict[Place, int]:
         """Bridge and MAC to the port behind which it was heard."""
         ports = {}
-        async for entry in await self._netlink.neigh("dump", family=AF_BRIDGE):
+        for entry in await dump(self._netlink.neigh, family=AF_BRIDGE):
             master, mac = entry.get("master"), entry.get("lladdr")
             if master and mac and not entry["flags"] & NTF_SELF and entry["ifindex"] != master:
                 ports[master, str(mac)] = int(entry["ifindex"])

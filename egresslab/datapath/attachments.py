@@ -17,6 +17,7 @@ from pyroute2.protocols import ETH_P_ALL
 from egresslab.datapath.datapath import Datapath
 from egresslab.datapath.values import TUNNEL_PORTS, Program, Underlay
 from egresslab.errors import DatapathError
+from egresslab.netlink import dump
 
 OVERLAY_PORT = 8472
 MAIN_TABLE = 254
@@ -71,7 +72,7 @@ class Attachments:
 
     async def underlay(self, local: IPv4Address) -> Underlay:
         """The interface that has `local`, for `NodeConfig.underlay`. Raises DatapathError when none has it."""
-        found = [item["index"] async for item in await self._netlink.addr("dump", address=str(local))]
+        found = [item["index"] for item in await dump(self._netlink.addr, address=str(local))]
         if not found:
             raise DatapathError("not an address of this node", object="the tunnel", field="local", value=str(local))
         info = (await self._link(found[0])).get("linkinfo")
@@ -187,7 +188,7 @@ class Attachments:
     async def _default_gateway_v6(self, ifindex: int) -> IPv6Address | None:
         routes = [
             (route.get("priority") or 0, route.get("gateway"))
-            async for route in await self._netlink.route("dump", family=socket.AF_INET6, table=MAIN_TABLE)
+            for route in await dump(self._netlink.route, family=socket.AF_INET6, table=MAIN_TABLE)
             if not route["dst_len"] and route.get("oif") == ifindex and route.get("gateway")
         ]
         return IPv6Address(min(routes)[1]) if routes else None
@@ -204,7 +205,7 @@ class Attachments:
         return bool(data.get("vxlan_collect_metadata")) and data.get("vxlan_port") == port
 
     async def _owns(self, address: IPv4Address) -> bool:
-        return bool([item async for item in await self._netlink.addr("dump", address=str(address))])
+        return bool(await dump(self._netlink.addr, address=str(address)))
 
 
 def _refused(what: str, ifindex: int, error: NetlinkError) -> DatapathError:

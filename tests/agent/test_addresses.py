@@ -12,6 +12,7 @@ from pyroute2 import AsyncIPRoute, netns
 
 from egresslab.agent.addresses import AssignedAddresses
 from egresslab.agent.interfaces import read_interfaces
+from egresslab.netlink import dump
 from egresslab.policy.assignments import Assignment, assignments
 from egresslab.policy.entries import Delete, Reason, Upsert
 from egresslab.policy.inventory import ActiveChoice
@@ -94,10 +95,10 @@ async def netlink() -> AsyncIterator[AsyncIPRoute]:
 
 async def carried(netlink: AsyncIPRoute) -> set[str]:
     """ADDRESS/PREFIX@INTERFACE of everything global."""
-    links = {link["index"]: link.get("ifname") async for link in await netlink.link("dump")}
+    links = {link["index"]: link.get("ifname") for link in await dump(netlink.link)}
     return {
         f"{item.get('local') or item.get('address')}/{item['prefixlen']}@{links[item['index']]}"
-        async for item in await netlink.addr("dump")
+        for item in await dump(netlink.addr)
         if item["scope"] == 0
     }
 

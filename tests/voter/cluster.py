@@ -23,6 +23,7 @@ from pyroute2 import AsyncIPRoute
 
 from egresslab.datapath.testing import Rig, index_of
 from egresslab.datapath.values import GatewaySlot, PolicyEntry
+from egresslab.netlink import dump
 from egresslab.voter.files import Candidate, Conflict, Group, Peer, Report, Voting, read_report, write
 from egresslab.voter.frames import ETH_P_ARP, question
 
@@ -259,7 +260,7 @@ class Cluster:
         found = set()
         async with AsyncIPRoute(netns=self.rig.outside) as outside:
             for family, address in ((socket.AF_INET, VIRTUAL), (socket.AF_INET6, VIRTUAL_V6)):
-                async for entry in await outside.neigh("dump", family=family):
+                for entry in await dump(outside.neigh, family=family):
                     if entry.get("dst") == str(address):
                         found.add(entry.get("lladdr"))
         return found

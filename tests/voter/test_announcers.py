@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from egresslab.datapath.testing import Rig
+from egresslab.netlink import dump
 from egresslab.voter.carrier import LONGEST_STAY_NS
 from egresslab.voter.files import Pace
 from egresslab.voter.userland import LEAST_DURATION_MS
@@ -51,7 +52,7 @@ class Announcers(Cluster):
         found = {}
         for name in VOTERS:
             node = self.rig.nodes[name]
-            on_link = {item.get("address") async for item in await node.netlink.addr("dump", index=node.links["eth1"])}
+            on_link = {item.get("address") for item in await dump(node.netlink.addr, index=node.links["eth1"])}
             found[name] = on_link & {str(VIRTUAL), str(VIRTUAL_V6)}
         return found
 

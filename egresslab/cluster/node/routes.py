@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from egresslab.api.resources import Object
 from egresslab.cluster.node.addresses import gateway, of_version
 from egresslab.cluster.node.config import Address, Network, Peer
+from egresslab.netlink import dump
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class PeerRoutes:
     async def _present(self) -> Routes:
         found: Routes = {}
         for family in (2, 10):
-            async for message in await self._host.route("dump", family=family, proto=PROTOCOL):
+            for message in await dump(self._host.route, family=family, proto=PROTOCOL):
                 via = message.get("gateway")
                 if via is not None and message["proto"] == PROTOCOL:
                     found[ip_network(f"{message.get('dst')}/{message['dst_len']}")] = ip_address(via)
