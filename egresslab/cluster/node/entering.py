@@ -21,7 +21,15 @@ from pathlib import Path
 from egresslab.cluster.node import kernel
 from egresslab.cluster.node.containers import Container, Record
 from egresslab.cluster.node.kernel import NamespaceKind
-from egresslab.cluster.node.processes import Identity, identify, open_process, readable, reap, send_signal
+from egresslab.cluster.node.processes import (
+    Identity,
+    claim,
+    identify,
+    open_process,
+    readable,
+    reap,
+    send_signal,
+)
 from egresslab.errors import ClusterError
 
 TIOCGPTPEER, TIOCSPTLCK = 0x5441, 0x40045431
@@ -52,6 +60,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         # A child of ours has its PID until we reap it.
+        claim(self.identity.pid)
         self._process = os.pidfd_open(self.identity.pid)
         self._open = {number for number in (self.stdin, self.stdout, self.stderr) if number is not None}
 

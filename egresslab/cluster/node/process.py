@@ -19,7 +19,7 @@ from egresslab.api.connection import connected
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
 from egresslab.api.resources import ENDPOINT_SLICES, NODES, SERVICES
 from egresslab.cluster.events import EventRecorder
-from egresslab.cluster.node import kernel, masquerade, namespaces, routes
+from egresslab.cluster.node import kernel, masquerade, namespaces, processes, routes
 from egresslab.cluster.node.addresses import AddressPool
 from egresslab.cluster.node.config import NodeConfig
 from egresslab.cluster.node.dns import answering
@@ -71,6 +71,7 @@ async def run(config: NodeConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGCHLD, processes.reap_children)
     async with AsyncExitStack() as stack:
         host = AsyncIPRoute()
         stack.callback(host.close)

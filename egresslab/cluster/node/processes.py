@@ -112,16 +112,40 @@ async def wait_gone(identity: Identity) -> None:
         os.close(descriptor)
 
 
+_claimed: dict[int, int | None] = {}
+"""Children whose exit code somebody is going to ask for, and the code of those that have been reaped already."""
+
+
+def claim(pid: int) -> None:
+    """Keep the exit code of a child for `reap`, which has to be called."""
+    _claimed[pid] = None
+
+
 def reap(pid: int) -> int | None:
     """Exit code of an ended child (128 + N after signal N), or None when it is no child of ours."""
+    code = _claimed.pop(pid, None)
+    return _wait(pid)[1] if code is None else code
+
+
+def reap_children() -> None:
+    """Reap every child that has ended: a subreaper is given orphans that it has never heard of."""
+    while True:
+        pid, code = _wait(-1)
+        if code is None:
+            return
+        if pid in _claimed:
+            _claimed[pid] = code
+
+
+def _wait(which: int) -> tuple[int, int | None]:
     try:
-        done, status = os.waitpid(pid, os.WNOHANG)
+        pid, status = os.waitpid(which, os.WNOHANG)
     except ChildProcessError:
-        return None
-    if not done:
-        return None
+        return 0, None
+    if not pid:
+        return 0, None
     code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    return pid, code if code >= 0 else 128 - code
 
 
 def kill_all(identities: Iterable[Identity], deadline_s: float) -> bool:
