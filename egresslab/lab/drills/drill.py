@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from egresslab.api.resources import NAMESPACES, NODES
+from egresslab.api.resources import EGRESSLAB_POLICIES, NAMESPACES, NODES, Object
 from egresslab.environments.base import Environment, Progress
 from egresslab.errors import EgresslabError, LabError
 from egresslab.lab import entries, nodes, waits
@@ -134,12 +134,25 @@ class Drill:
         for resource, body in found.objects:
             self._client.apply(resource, self._ledger.stamp(body, resource))
             self._ledger.note(Owned(resource, body["metadata"]["name"]))
+        for resource, body in found.objects:
+            if resource is EGRESSLAB_POLICIES:
+                self._wait_programmed(body["metadata"]["name"])
         self._sender = Sender(
             self._client, self._namespace, self._plan.pattern, node=workers[-1], labels=scene.POD_LABELS
         )
         pod = self._sender.start(timeout_s=self._plan.timeout_s)
         self._source, self._addresses = workers[-1], pod.addresses
         return found
+
+    def _wait_programmed(self, policy: str) -> None:
+        """Before a pod is there that it selects: with another backend, packets pass until its agents know of it."""
+
+        def programmed() -> bool | waits.Pending:
+            conditions = (self._client.get(EGRESSLAB_POLICIES, policy).get("status") or {}).get("conditions") or []
+            said: Object = next((item for item in conditions if item["type"] == "Programmed"), {})
+            return said.get("status") == "True" or waits.Pending(said.get("message") or "no status")
+
+        waits.wait_for(f"EgressGatewayPolicy {policy} to be in force", programmed, timeout_s=self._plan.timeout_s)
 
     def _make_namespace(self) -> None:
         metadata = {"name": self._namespace, "labels": {RUN_LABEL: self._run}}
