@@ -41,6 +41,7 @@ async def main() -> None:
         plugin_dir=PLUGIN_DIR if os.environ.get("EGRESSLAB_GATE", "socket") == "socket" else None,
         overlay_port=int(os.environ.get("EGRESSLAB_OVERLAY_PORT", OVERLAY_PORT)),
         underlay_mtu=int(os.environ.get("EGRESSLAB_UNDERLAY_MTU", UNDERLAY_MTU)),
+        stretch=int(os.environ.get("EGRESSLAB_STRETCH", 1)),
         tunnel_device=os.environ.get("EGRESSLAB_TUNNEL", "programs") == "device",
     )
     datapath = open_datapath(config.pin_dir)

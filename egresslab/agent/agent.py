@@ -83,6 +83,8 @@ class AgentConfig:
     overlay_port: int = OVERLAY_PORT
     tunnel_device: bool = False
     """Every packet between nodes takes the overlay device, where captures show it, not the programs' shorter way."""
+    stretch: int = 1
+    """How many times more slowly than the objects say gateways are probed: for nodes whose processors are emulated."""
 
     @property
     def socket(self) -> Path:
@@ -119,7 +121,7 @@ class Agent:
         self._attachments = Attachments(datapath, netlink)
         self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, self._object_changed)
         self._programmer = Programmer(datapath, config.node, self._index_of)
-        self._failover = Failover(api, self._view, self._programmer, config.node, config.run_dir)
+        self._failover = Failover(api, self._view, self._programmer, config.node, config.run_dir, config.stretch)
         self._upstream = UpstreamHealth(api, self._view, config.node)
         self._addresses = AssignedAddresses(config.addresses_file, lambda: assignments(self._view.engine, config.node))
         self._links = PodLinks(datapath, self._attachments, netlink, self._turn, config.node, self._programmer.complete)

@@ -45,10 +45,13 @@ PAUSE_S = 0.02
 class Failover:
     """One node's part in failover, the agent's side. `address` is the node's InternalIP."""
 
-    def __init__(self, api: Api, view: ClusterView, programmer: Programmer, node: str, run_dir: Path) -> None:
+    def __init__(
+        self, api: Api, view: ClusterView, programmer: Programmer, node: str, run_dir: Path, stretch: int = 1
+    ) -> None:
         self._view = view
         self._programmer = programmer
         self._node = node
+        self._stretch = stretch
         self._voting_path = run_dir / "voting.json"
         self._voters: voters.VoterSet | None = None
         self._following = Reflector(
@@ -176,6 +179,7 @@ class Failover:
             self._synced,
             lambda group, node: self._readiness.doubt(node.name),
             self._addresses,
+            self._stretch,
         )
         voting = build_voting(self._view.engine, self._voters, around)
         if voting != self._written:

@@ -28,13 +28,15 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a ballot paper needs besides decisions. `synced(lease, node)`: that candidate has this node's flow records.
-    `known` gives addresses of nodes whose objects are gone."""
+    `known` gives addresses of nodes whose objects are gone. `stretch`: how many times more slowly than the objects say
+    gateways are probed, which has to be the same on all nodes."""
 
     node: str
     interfaces: Sequence[NodeInterface]
     synced: Callable[[int, str], bool]
     doubt: Doubt
     known: Mapping[str, IPv4Address]
+    stretch: int = 1
 
 
 def lease_of(key: GroupKey) -> int:
@@ -95,13 +97,14 @@ def build_voting(engine: Engine, voters: VoterSet | None, around: Surroundings) 
         voters.nodes,
         voters.version,
         tuple(_group(engine, standby, around) for standby in groups),
-        tuple(Watched(name, pace(probe)) for name, (_, probe) in watched),
+        tuple(Watched(name, pace(probe, around.stretch)) for name, (_, probe) in watched),
+        around.stretch,
     )
 
 
-def pace(probe: HealthProbe) -> Pace:
+def pace(probe: HealthProbe, stretch: int = 1) -> Pace:
     """How a node is probed, in the file's terms."""
-    return Pace(round(probe.interval_s * 1000), probe.failures, probe.recoveries)
+    return Pace(round(probe.interval_s * 1000 * stretch), probe.failures, probe.recoveries)
 
 
 def _group(engine: Engine, standby: StandbyGroup, around: Surroundings) -> Group:
@@ -124,7 +127,7 @@ def _group(engine: Engine, standby: StandbyGroup, around: Surroundings) -> Group
         addresses=addresses,
         announce=tuple(interface.name for interface in _announcing(group, around.interfaces)) if addresses else (),
         wires=tuple(_wires(engine, standby, around)),
-        pace=pace(group.health),
+        pace=pace(group.health, around.stretch),
         failback=Failback(group.failback.policy),
         failback_delay_s=group.failback.delay_s,
     )

@@ -34,9 +34,10 @@ async def main(kubeconfig: Path | None, identity: str) -> None:
     """Lead when it is our turn; ends when the lease is lost, so that the pod starts afresh."""
     async with connect(kubeconfig) as api:
         metrics = OperatorMetrics(api)
+        stretch = int(os.environ.get("EGRESSLAB_STRETCH", 1))
 
         def act(term: Term) -> Coroutine[Any, Any, None]:
-            return Operator(api.guarded(term.permits), metrics=metrics, term=term.name).run()
+            return Operator(api.guarded(term.permits), metrics=metrics, term=term.name, stretch=stretch).run()
 
         leading = asyncio.create_task(lead(api, identity, act))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leading.cancel)

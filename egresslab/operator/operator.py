@@ -62,7 +62,10 @@ class Operator:
         *,
         announcer_port: int = ANNOUNCER_PORT,
         term: str = "",
+        stretch: int = 1,
     ) -> None:
+        """`stretch`: how many times more slowly than the objects say agents have gateways probed."""
+        self._stretch = stretch
         self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, under_cilium=frozenset({Kind.GROUP}))
         self._view.on_backend = self._other_backend
         self._ports = {Backend.EGRESSLAB: agent_port, Backend.CILIUM: announcer_port}
@@ -193,7 +196,8 @@ class Operator:
         counting = {node: report.generation for node, report in self._observer.reports.items()}
         alive = {pod["spec"].get("nodeName", "") for pod in self._agents} & {e.name for e in electors if e.fit}
         probes = [group.group.health for group in registry.groups.values() if group.group and group.group.standby]
-        return Ballot(electors, counting, alive, max((p.interval_s * (p.failures + 1) for p in probes), default=0.0))
+        longest = max((probe.interval_s * (probe.failures + 1) for probe in probes), default=0.0)
+        return Ballot(electors, counting, alive, longest * self._stretch)
 
     def _sources(self) -> list[Source] | None:
         """Policies that Cilium is to carry out; None where it is not asked, nor anybody's voice heard yet."""

@@ -75,7 +75,7 @@ class Ballot:
         names = {peer.address: peer.name for peer in voting.nodes}
         silent = frozenset(silent)
         self.voting = voting
-        self.council.convene(voting.voters)
+        self.council.convene(voting.voters, voting.stretch)
         for group in voting.groups:
             candidates = Candidates(group, self.council)
             vote = self.votes.setdefault(group.lease, Vote(candidates, self._silent_until))
@@ -152,7 +152,8 @@ class Ballot:
 
     def wake(self, now: int) -> int:
         """When `poll` has something to do again, if nothing is heard until then."""
-        waits = [self._next_view, now + (RESTING_NS if self.resting(now) else LOOK_NS), *self._ticks.values()]
+        look = (RESTING_NS if self.resting(now) else LOOK_NS) * self.council.stretch
+        waits = [self._next_view, now + look, *self._ticks.values()]
         waits += (wait for wait in (vote.wake_ns(now) for vote in self.votes.values()) if wait is not None)
         waits += (wait for wait in (tenure.wake_ns() for tenure in self.tenures.values()) if wait is not None)
         return min(waits)
@@ -275,9 +276,9 @@ class Ballot:
         view = self._told = self._view(now)
         self.council.tell(now, view)
         often = RESTING_NS if self.resting(now) else VIEW_NS
-        self._next_view = now + (often if self.council.voting else DISTANT_VIEW_NS)
+        self._next_view = now + (often if self.council.voting else DISTANT_VIEW_NS) * self.council.stretch
         if urgent or now >= self._next_distant:
-            self._next_distant = now + DISTANT_VIEW_NS
+            self._next_distant = now + DISTANT_VIEW_NS * self.council.stretch
             return [Tell(others if self.council.voting else voters, view)]
         return [Tell(voters, view)]
 

@@ -23,6 +23,7 @@ class Council:
     def __init__(self, node: str) -> None:
         self.node = node
         self.voters: tuple[str, ...] = ()
+        self.stretch = 1
         self._views: dict[str, tuple[View, int]] = {}
 
     @property
@@ -34,21 +35,21 @@ class Council:
     def quorum(self) -> int:
         return len(self.voters) // 2 + 1
 
-    def convene(self, voters: Collection[str]) -> None:
-        self.voters = tuple(voters)
+    def convene(self, voters: Collection[str], stretch: int = 1) -> None:
+        self.voters, self.stretch = tuple(voters), stretch
 
     def tell(self, now: int, view: View) -> bool:
         """Take a view; whether it says anything new. An older one than the last is left out, while that lasts: a node
         that was started anew has a younger clock."""
         held = self._views.get(view.node)
-        if held is not None and view.clock <= held[0].clock and now - held[1] < DISTANT_LIFETIME_NS:
+        if held is not None and view.clock <= held[0].clock and now - held[1] < DISTANT_LIFETIME_NS * self.stretch:
             return False
         self._views[view.node] = view, now
         return held is None or _substance(held[0]) != _substance(view)
 
     def fresh(self, now: int) -> Iterator[View]:
         """The views that count, of voters only."""
-        lifetime = LIFETIME_NS if self.voting else DISTANT_LIFETIME_NS
+        lifetime = (LIFETIME_NS if self.voting else DISTANT_LIFETIME_NS) * self.stretch
         for voter in self.voters:
             held = self._views.get(voter)
             if held is not None and now - held[1] < lifetime:
@@ -83,7 +84,7 @@ class Council:
     def unfit(self, now: int, node: str, lease: int) -> bool:
         """Whether a node said of itself that it cannot serve the lease at present."""
         held = self._views.get(node)
-        return held is not None and now - held[1] < DISTANT_LIFETIME_NS and lease in held[0].unfit
+        return held is not None and now - held[1] < DISTANT_LIFETIME_NS * self.stretch and lease in held[0].unfit
 
     def complete(self, now: int) -> bool:
         """Whether a majority was heard of lately."""

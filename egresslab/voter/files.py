@@ -108,7 +108,8 @@ class Watched:
 @dataclass(frozen=True, slots=True)
 class Voting:
     """`voting.json`. `nodes`: every node of the cluster, this one (`node`) included. `voters`: names, from the
-    ConfigMap; `generation`: its number there, raised by each change."""
+    ConfigMap; `generation`: its number there, raised by each change. `stretch`: how many times more slowly than usual
+    voters talk to each other; `pace` of groups and watched nodes is told as it is to be."""
 
     node: str
     nodes: tuple[Peer, ...]
@@ -116,6 +117,7 @@ class Voting:
     generation: int = 0
     groups: tuple[Group, ...] = ()
     watched: tuple[Watched, ...] = ()
+    stretch: int = 1
 
 
 class Cause(StrEnum):
@@ -245,6 +247,7 @@ def parse_voting(raw: Mapping[str, Any]) -> Voting:
         generation=raw.get("generation", 0),
         groups=tuple(_group(group) for group in raw.get("groups", ())),
         watched=tuple(Watched(item["node"], Pace(**item["pace"])) for item in raw.get("watched", ())),
+        stretch=max(1, int(raw.get("stretch", 1))),
     )
     named = {voting.node, *voting.voters, *(item.node for item in voting.watched)}
     named.update(candidate.node for group in voting.groups for candidate in group.candidates)

@@ -134,7 +134,7 @@ class Process:
 
     def _wait(self) -> None:
         now = time.monotonic_ns()
-        longest = RESTING_NS if self._ballot.resting(now) else LONGEST_WAIT_NS
+        longest = (RESTING_NS if self._ballot.resting(now) else LONGEST_WAIT_NS) * self._voting.stretch
         wake = min(self._ballot.wake(now), self._addresses.wake_ns(), self._reporter.wake_ns(), now + longest)
         if wake - now > QUIET_NS and now >= self._next_collect_ns:
             self._next_collect_ns = now + COLLECT_NS
@@ -253,7 +253,7 @@ class Process:
         """The agent's file, when it is another; one that cannot be read leaves things as they are."""
         if now < self._next_file_ns:
             return
-        self._next_file_ns = now + FILE_NS
+        self._next_file_ns = now + FILE_NS * self._voting.stretch
         voting = self._read_voting()
         if voting is None:
             return

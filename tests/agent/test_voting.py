@@ -106,8 +106,17 @@ def test_gateways_of_other_groups_are_watched_where_their_health_counts(aware: b
 
 def test_the_voter_can_read_what_is_written() -> None:
     told = build.engine(*NODES, build.gateway(source={"virtualIPs": ["192.168.60.200"]}), build.policy())
-    voting = build_voting(told, VOTERS, HERE)
-    assert parse_voting(json.loads(dump(voting))) == voting
+    for around in (HERE, replace(HERE, stretch=5)):
+        voting = build_voting(told, VOTERS, around)
+        assert parse_voting(json.loads(dump(voting))) == voting
+
+
+def test_where_processors_are_slow_probes_are_too() -> None:
+    told = build.engine(*NODES, build.gateway(source={"virtualIPs": ["192.168.60.200"]}), build.policy())
+    slow = replace(HERE, stretch=5)
+    assert group_of(told, slow).pace.interval_ms == 5 * group_of(told).pace.interval_ms
+    assert group_of(told, slow).pace.failures == group_of(told).pace.failures
+    assert build_voting(told, VOTERS, slow).stretch == 5
 
 
 def agent_pod(node: str, *, ready: bool, uid: str = "") -> dict[str, object]:

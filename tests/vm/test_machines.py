@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from egresslab.environments.base import Fault, FaultKind
-from egresslab.environments.definitions import definitions
+from egresslab.environments.definitions import definitions, manifests
 from egresslab.environments.netns import faults
 from egresslab.environments.netns.fabric import plan_fabric
 from egresslab.environments.netns.labrecord import LabRecord, Stage, read_lab, write_lab
@@ -21,7 +21,7 @@ from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.records import boot_id
 from egresslab.environments.netns.topology import Topology, load_topology
 from egresslab.environments.vm import acceleration, machine
-from egresslab.environments.vm.environment import VmEnvironment
+from egresslab.environments.vm.environment import STRETCH_VARIABLE, VmEnvironment, stretched
 from egresslab.environments.vm.fleet import Fleet, cards, machine_names
 from egresslab.environments.vm.qemu import Acceleration, Disk, Hardware, Wiring, command
 from egresslab.environments.vm.recipe import PLATFORMS
@@ -58,6 +58,16 @@ def record(topology: Topology, lab: str = "vmtest") -> LabRecord:
 def test_only_emulated_processors_ask_for_patience() -> None:
     fleets = [Fleet((), replace(HARDWARE, acceleration=one), SYSTEM, "3.11") for one in Acceleration]
     assert [fleet.patience > 1 for fleet in fleets] == [one is Acceleration.EMULATION for one in Acceleration]
+
+
+def test_agents_and_operator_are_told_of_slow_processors() -> None:
+    found = {}
+    for factor in (1, 5):
+        for workload in stretched(manifests("netns", bare=False), factor):
+            for container in workload.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ()):
+                found[factor, container["name"]] = {one["name"]: one.get("value") for one in container.get("env", ())}
+    assert [found[5, name].get(STRETCH_VARIABLE) for name in ("agent", "operator")] == ["5", "5"]
+    assert not any(STRETCH_VARIABLE in found[1, name] for name in ("agent", "operator"))
 
 
 def test_all_nodes_but_the_control_planes_are_machines(topology: Topology) -> None:

@@ -238,6 +238,26 @@ def test_other_paces(pace: Pace) -> None:
     assert made.until(lambda: made.settled(LEASE), 5) < pace.duration_ms * 1.2 + 60
 
 
+def test_stretched_voters_say_less_count_longer_and_follow_a_crash_all_the_same() -> None:
+    made = World(3, NAMES, 3, (Group(LEASE, "egresslab/main", tuple(map(Candidate, NAMES)), pace=Pace(250)),))
+    for name, machine in made.machines.items():
+        made.configure(name, replace(machine.voting, stretch=5))
+    made.until(lambda: made.settled(LEASE), 8)
+    made.run(2)
+    ballot = made.machines["b"].ballot
+    assert ballot is not None
+    made.kill("c")
+    made.run(1)
+    heard = {view.node for view in ballot.council.fresh(made.clock(made.machines["b"]))}
+    assert heard == {"a", "b", "c"}, "a second is not long for an emulated processor"
+    made.run(1)
+    assert "c" not in {view.node for view in ballot.council.fresh(made.clock(made.machines["b"]))}
+    made.start("c")
+    made.run(3)
+    made.crash(made.holders(LEASE)[0])
+    assert made.until(lambda: made.settled(LEASE), 5) < Pace(250).duration_ms * 1.2 + 5 * 60
+
+
 def test_a_new_cluster_begins_with_the_first_candidate_although_others_start_sooner() -> None:
     made = World(5, NAMES, 3, (Group(LEASE, "egresslab/main", tuple(map(Candidate, NAMES))),))
     made.kill("a")

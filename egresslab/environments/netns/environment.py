@@ -213,7 +213,7 @@ class NetnsEnvironment:
         write_lab(record.at(Stage.RUNNING))
         return clock.outcome(changed=True)
 
-    async def _make_ready(self, record: LabRecord, objects: list[dict[str, Any]], clock: _Clock) -> None:
+    async def _make_ready(self, record: LabRecord, objects: list[dict[str, Any]], clock: Progress) -> None:
         from egresslab.api.connection import connect
         from egresslab.cluster.assets import Assets, node_rights
         from egresslab.environments.netns import readiness

@@ -334,8 +334,6 @@ def main(words: list[str]) -> int:
         Traffic(json.loads(words[1]), directory).run()
         while not (directory / "leave").exists():
             time.sleep(0.2)
-    elif words[0] == "ready":
-        return 0 if (directory / "ready").exists() else 1
     elif words[0] == "stop":
         os.kill(int((directory / "pid").read_text()), signal.SIGTERM)
     elif words[0] == "dump":
