@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -22,14 +22,17 @@ from egresslab.lab.execs import Running
 NAMESPACE, POD = "outside", "capture"
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
-SOURCE = re.compile(r"^(?:\S+ +(?:In|Out) +)?IP6? (?P<source>\S+) > ", re.MULTILINE)
+SOURCE = re.compile(r"^(?:\S+ +(?:In|Out) +)?IP6? (?P<source>\S+) > ")
+TUNNEL_HEADER = re.compile(r", (?:vni|instance) \d+$")
+"""How the line of a tunnel's packet ends (tcpdump takes port 8472 for that of OTV unless told otherwise); the packet
+inside follows on a line of its own."""
 
 # Immediate mode (pcap(3)): otherwise packets of the last second would still wait in the kernel when it ends.
 # The shell ends tcpdump when a line arrives or the connection breaks; after SIGINT it writes out what it has. Debian's
 # tcpdump wants to become the user tcpdump, which small images do not have.
 SCRIPT = """
 grep -q ^tcpdump: /etc/passwd || as="-Z root"
-tcpdump --immediate-mode -l -n -t -i "$0" $as "$1" & pid=$!
+tcpdump --immediate-mode -l -n -t -i "$0" ${2:+-T "$2"} $as "$1" & pid=$!
 read line
 kill -INT $pid
 wait $pid
@@ -41,13 +44,19 @@ class Capture:
     tcpdump printed."""
 
     def __init__(
-        self, client: Client, expression: str, interface: str, place: tuple[str, str] = (NAMESPACE, POD)
+        self,
+        client: Client,
+        expression: str,
+        interface: str,
+        place: tuple[str, str] = (NAMESPACE, POD),
+        decode: str = "",
     ) -> None:
-        """`place` is the pod, namespace and name, in which tcpdump runs."""
+        """`place` is the pod, namespace and name, in which tcpdump runs; `decode` what it takes UDP packets for."""
         self._client = client
         self._expression = expression
         self._interface = interface
         self._place = place
+        self._decode = decode
         self._running: Running | None = None
         self._sources: Mapping[IPAddress, int] | None = None
         self._lines: tuple[str, ...] = ()
@@ -56,7 +65,8 @@ class Capture:
     def typed(self) -> str:
         """The capture as a person would type it."""
         namespace, pod = self._place
-        return f"kubectl -n {namespace} exec {pod} -- tcpdump -n -i {self._interface} '{self._expression}'"
+        decode = f" -T {self._decode}" if self._decode else ""
+        return f"kubectl -n {namespace} exec {pod} -- tcpdump -n -i {self._interface}{decode} '{self._expression}'"
 
     @property
     def _where(self) -> str:
@@ -72,17 +82,18 @@ class Capture:
     @property
     def lines(self) -> tuple[str, ...]:
         """A line for each packet, without the time, in order; with interface `any` it begins with interface and
-        direction. `LabError` while the capture runs."""
+        direction. What a tunnel's packet carries stands on a second line of the same text, set in. `LabError` while the
+        capture runs."""
         return self._lines if self.sources is not None else ()
 
     def show(self, first: int = 8) -> None:
         """Print the command and its first lines, as a terminal would; what follows the flags of a packet is cut."""
-        shown = [line.partition(", seq")[0].partition(", ack")[0] for line in self.lines[:first]]
+        shown = [_short(line) for text in self.lines[:first] for line in text.splitlines()]
         more = [f"… and {len(self.lines) - first} more"] if len(self.lines) > first else []
         print(f"$ {self.typed}", *shown, *more, sep="\n")
 
     def __enter__(self) -> Self:
-        command = ["sh", "-c", SCRIPT, self._interface, self._expression]
+        command = ["sh", "-c", SCRIPT, self._interface, self._expression, self._decode]
         self._running = self._client.start(*self._place, command)
         self._running.wait_for_text("listening on", START_TIMEOUT_S)
         return self
@@ -93,8 +104,8 @@ class Capture:
         assert self._running is not None
         self._running.write("stop\n")
         text = self._running.result(STOP_TIMEOUT_S).stdout
-        self._lines = tuple(line for line in text.splitlines() if line.strip())
-        self._sources = count(text)
+        self._lines = packets(text)
+        self._sources = count(self._lines)
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         rows = tuple((str(address), str(packets)) for address, packets in self.sources.items())
@@ -105,10 +116,25 @@ class Capture:
         return ", ".join(f"{address}: {packets}" for address, packets in self.sources.items()) or "no packets"
 
 
-def count(text: str) -> dict[IPAddress, int]:
-    """Packets by source address in what tcpdump printed (tcpdump(1), output of `-n -t`), most first."""
-    addresses = (_address(found["source"]) for found in SOURCE.finditer(text))
+def packets(text: str) -> tuple[str, ...]:
+    """What tcpdump printed (tcpdump(1), output of `-n -t`), packet by packet; see `Capture.lines`."""
+    found: list[str] = []
+    for line in filter(str.strip, text.splitlines()):
+        if found and TUNNEL_HEADER.search(found[-1]):
+            found[-1] += f"\n    {line}"
+        else:
+            found.append(line)
+    return tuple(found)
+
+
+def count(lines: Iterable[str]) -> dict[IPAddress, int]:
+    """Packets by source address, most first; of a tunnel's packets the outer one, which is what the wire sees."""
+    addresses = (_address(found["source"]) for found in map(SOURCE.match, lines) if found)
     return dict(Counter(addresses).most_common())
+
+
+def _short(line: str) -> str:
+    return line.partition(", seq")[0].partition(", ack")[0]
 
 
 def _address(endpoint: str) -> IPAddress:

@@ -289,16 +289,19 @@ class Lab:
         names = [node] if node else [known.name for known in self.nodes]
         return entries.Entries(entries.listings(self._client, names))
 
-    def capture(self, expression: str = "tcp", interface: str = "any", *, pod: str | None = None) -> Capture:
+    def capture(
+        self, expression: str = "tcp", interface: str = "any", *, pod: str | None = None, decode: str = ""
+    ) -> Capture:
         """A packet capture outside, as a context manager; afterwards its `sources` are the addresses seen.
 
         `expression` is tcpdump's (pcap-filter(7)), `interface` one of the outside's: eth0 faces the cluster network,
         eth1 the public one. With `pod` it is made there instead: a pod that has tcpdump and may use it, such as one of
-        the image nicolaka/netshoot with hostNetwork.
+        the image nicolaka/netshoot with hostNetwork. `decode="vxlan"` says what UDP packets are (tcpdump -T), so that
+        those of the tunnel are shown with what they carry.
         """
         if pod is None:
-            return Capture(self._client, expression, interface)
-        return Capture(self._client, expression, interface, self._place(pod))
+            return Capture(self._client, expression, interface, decode=decode)
+        return Capture(self._client, expression, interface, self._place(pod), decode)
 
     def wait_for(self, what: str, predicate: Callable[[], T | waits.Pending], *, timeout_s: float | None = None) -> T:
         """Ask until the answer is true and return it; `LabError` with the last thing seen after the deadline."""

@@ -5,28 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from egresslab.lab import tunnel
 from egresslab.lab.capture import Capture
 from egresslab.lab.checks.model import Bench, Check, Finding, Outcome
 
-TUNNEL = "egress_vxlan"
-
 
 def hop_by_hop(bench: Bench, home: Capture, gateway: Capture, pod: str, egress: str) -> Finding:
-    """At home the pod's packets leave through the tunnel only; on the gateway they leave with the egress address."""
-    stray = [line for line in home.lines if line.startswith("eth") and f" {pod}." in line]
-    tunnelled = [line for line in home.lines if line.startswith(TUNNEL) and f" {pod}." in line]
+    """Between the nodes the pod's packets travel wrapped, both ways; beyond the gateway with the egress address."""
+    there = [packet for packet in map(tunnel.read, home.lines) if packet and packet.out and packet.carries_from(pod)]
+    back = [packet for packet in map(tunnel.read, home.lines) if packet and not packet.out and packet.carries_to(pod)]
+    arriving = [packet for packet in map(tunnel.read, gateway.lines) if packet and not packet.out]
+    ways = {(packet.source, packet.target, packet.vni) for packet in there}
+    same_way = {(packet.target, packet.source, packet.vni) for packet in back} == ways
+    both_ends = {(packet.source, packet.target, packet.vni) for packet in arriving if packet.carries_from(pod)} == ways
     leaving = [line for line in gateway.lines if " Out " in line and f" {egress}." in line]
-    naked = [line for line in gateway.lines if line.startswith("eth") and f" {pod}." in line]
-    good = bool(tunnelled and leaving) and not stray and not naked
-    seen = f"{len(tunnelled)} in the tunnel at home, {len(leaving)} leaving the gateway as {egress}"
-    if stray or naked:
-        seen += f"; with the pod's address on an interface: {(stray + naked)[0]}"
+    stray = [line for line in (*home.lines, *gateway.lines) if _naked(line, pod)]
+    good = bool(ways and leaving) and same_way and both_ends and not stray
+    seen = ", ".join(f"{source} > {target} (VNI {vni})" for source, target, vni in sorted(ways, key=str))
+    seen = f"{len(there)} wrapped at home: {seen or 'none'}; {len(back)} back; {len(leaving)} leaving as {egress}"
+    if stray:
+        seen += f"; with the pod's address on an interface: {stray[0]}"
     return Finding(
         Outcome.PASS if good else Outcome.FAIL if home.lines or gateway.lines else Outcome.NOT_ATTEMPTED,
-        f"{pod} in the tunnel, {egress} on the wire, and {pod} on no interface that leads out",
+        f"{pod} wrapped between the nodes, both ways; {egress} from the gateway on; never {pod} bare on eth0 or eth1",
         seen,
         gateway.typed,
     )
+
+
+def _naked(line: str, pod: str) -> bool:
+    """Whether a packet bears the pod's address on an interface that leads out, with nothing around it."""
+    return line.startswith("eth") and tunnel.read(line) is None and f" {pod}." in line.partition("\n")[0]
 
 
 def never_the_same_port(bench: Bench, answers: Mapping[str, str]) -> Finding:
@@ -67,8 +76,8 @@ CHECKS = (
         hop_by_hop,
         (
             "Read the lines of both captures: interface, direction, source.",
-            "At home the packet must be in the tunnel (egress_vxlan), on the gateway it leaves by eth1.",
-            "Make the request inside the `with` block, and let the pod be selected by the policy.",
+            "At home: on the pod's link as it is, on eth0 inside another one. On the gateway it leaves by eth1.",
+            "Make the request inside the `with` block; the expression must let `udp port 8472` through.",
         ),
     ),
     Check(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from egresslab.lab import tunnel
 from egresslab.lab.capture import Capture
 from egresslab.lab.checks.addresses import source_is_address
 from egresslab.lab.checks.model import Bench, Check, Finding, Outcome
 
 
 def ways(bench: Bench, capture: Capture, out: str, back: str) -> Finding:
-    """The capture has lines that begin with `out` and with `back`: interface and direction, as tcpdump says them."""
+    """The capture has packets that went `out` and came `back` so: interface and direction, as tcpdump says them, and
+    `wrapped` after them for what was inside a packet of the datapath's tunnel."""
     seen = list(dict.fromkeys(_way(line) for line in capture.lines))
     outcome = Outcome.PASS if out in seen and back in seen else Outcome.FAIL
     if not capture.lines:
@@ -17,10 +19,11 @@ def ways(bench: Bench, capture: Capture, out: str, back: str) -> Finding:
 
 
 def symmetric(bench: Bench, capture: Capture, out: str, back: str) -> Finding:
-    """As `ways`, and no packet came in over any other interface of the node than `back` (and the pod's own link)."""
+    """As `ways`, and no packet came in any other way than `back`, but over the pod's own link or out of the tunnel's
+    device, which has unwrapped it."""
     finding = ways(bench, capture, out, back)
-    others = [line for line in capture.lines if _way(line).endswith(" In") and _way(line) != back and " > " in line]
-    strays = [line for line in others if not _way(line).startswith("veth")]
+    others = [line for line in capture.lines if " In" in _way(line) and _way(line) != back and " > " in line]
+    strays = [line for line in others if not _way(line).startswith(("veth", "egress_vxlan"))]
     if finding.outcome is Outcome.PASS and strays:
         return Finding(Outcome.FAIL, finding.expected + ", nothing else", strays[0], finding.command)
     return finding
@@ -43,7 +46,7 @@ def asked_but_unanswered(bench: Bench, pod: str, url: str, capture: Capture) -> 
 def _way(line: str) -> str:
     """Interface and direction. tcpdump(1) has other words than In for what was addressed to another MAC, or to many."""
     interface, direction = line.split()[:2]
-    return f"{interface} {'Out' if direction == 'Out' else 'In'}"
+    return f"{interface} {'Out' if direction == 'Out' else 'In'}{' wrapped' if tunnel.read(line) else ''}"
 
 
 CHECKS = (
@@ -62,9 +65,9 @@ CHECKS = (
         "out and back the same way",
         symmetric,
         (
-            "Look at the first two words of each line: interface and direction.",
-            "`egress_vxlan` is the tunnel of the datapath.",
-            "`egress_vxlan Out` and `egress_vxlan In`: the gateway sends the reply where the request came from.",
+            "Look at interface and direction of each packet, and at whether it has another one inside.",
+            "The datapath's tunnel is UDP to port 8472 between the two nodes; the capture must let that through.",
+            "`eth0 Out wrapped` and `eth0 In wrapped`: the gateway sends the reply where the request came from.",
         ),
     ),
     Check(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from egresslab.lab import probes
+from egresslab.lab import probes, tunnel
 from egresslab.lab.capture import Capture
 from egresslab.lab.checks.model import Bench, Check, Finding, Outcome
 
 
 def wrapped_then_translated(bench: Bench, capture: Capture, address: str) -> Finding:
     """On the gateway, tunnel packets (VXLAN) came in and packets with the egress address went out."""
-    wrapped = [line for line in capture.lines if "VXLAN" in line or ".8472:" in line]
+    wrapped = [line for line in capture.lines if tunnel.read(line)]
     leaving = [line for line in capture.lines if f" {address}." in line and " Out " in line and line not in wrapped]
     seen = f"{len(wrapped)} wrapped, {len(leaving)} leaving as {address}"
     return Finding(

@@ -12,7 +12,15 @@ from egresslab.lab.checks.model import Outcome
 from tests.unit.lab.conftest import FakeBench
 
 POD, EGRESS = "10.244.1.4", "172.18.18.12"
-TUNNELLED = "egress_vxlan Out IP 10.244.1.4.46018 > 203.0.113.10.80: Flags [S]"
+ASK = "IP 10.244.1.4.46018 > 203.0.113.10.80: Flags [S], seq 1"
+REPLY = "IP 203.0.113.10.80 > 10.244.1.4.46018: Flags [S.], seq 1"
+OUTER = "IP 192.168.60.11.49334 > 192.168.60.12.8472: VXLAN, flags [I] (0x08), vni 230"
+OUTER_BACK = "IP 192.168.60.12.49388 > 192.168.60.11.8472: VXLAN, flags [I] (0x08), vni 230"
+LINK = f"veth0 In  {ASK}"
+THERE, BACK = f"eth0  Out {OUTER}\n    {ASK}", f"eth0  In  {OUTER_BACK}\n    {REPLY}"
+ARRIVING = f"eth0  In  {OUTER}\n    {ASK}"
+FROM_ELSEWHERE = ARRIVING.replace("192.168.60.11", "192.168.60.14")
+BACK_FROM_ELSEWHERE = BACK.replace("192.168.60.12", "192.168.60.14")
 NAKED = "eth0  Out IP 10.244.1.4.46018 > 203.0.113.10.80: Flags [S]"
 LEAVING = "eth1  Out IP 172.18.18.12.46018 > 203.0.113.10.80: Flags [S]"
 COUNTERS = """PROGRAM       REASON          DROPPED  PACKETS  BYTES
@@ -29,10 +37,15 @@ def capture(*lines: str) -> Any:
 @pytest.mark.parametrize(
     ("home", "gateway", "outcome"),
     [
-        ([TUNNELLED], [LEAVING], Outcome.PASS),
-        ([TUNNELLED, NAKED], [LEAVING], Outcome.FAIL),
-        ([TUNNELLED], [LEAVING, NAKED], Outcome.FAIL),
-        ([TUNNELLED], [], Outcome.FAIL),
+        ([LINK, THERE, BACK], [ARRIVING, LEAVING], Outcome.PASS),
+        ([LINK, THERE, BACK, NAKED], [ARRIVING, LEAVING], Outcome.FAIL),
+        ([LINK, THERE, BACK], [ARRIVING, LEAVING, NAKED], Outcome.FAIL),
+        ([LINK, THERE, BACK], [ARRIVING], Outcome.FAIL),
+        ([LINK, THERE, BACK], [LEAVING], Outcome.FAIL),
+        ([LINK, THERE, BACK], [FROM_ELSEWHERE, LEAVING], Outcome.FAIL),
+        ([LINK, THERE], [ARRIVING, LEAVING], Outcome.FAIL),
+        ([LINK, THERE, BACK_FROM_ELSEWHERE], [ARRIVING, LEAVING], Outcome.FAIL),
+        ([LINK], [LEAVING], Outcome.FAIL),
         ([], [LEAVING], Outcome.FAIL),
         ([], [], Outcome.NOT_ATTEMPTED),
     ],

@@ -11,9 +11,11 @@ from egresslab.lab.checks import chapter_13 as checks
 from egresslab.lab.checks.model import Outcome
 from tests.unit.lab.conftest import FakeBench
 
-WRAPPED = "eth2  In  IP 192.168.60.14.37708 > 10.111.128.148.8472: OTV, flags [I] (0x08), overlay 0, instance 230"
+INNER = "IP 10.244.3.4.51474 > 203.0.113.10.80: Flags [S]"
+ANSWER = "IP 203.0.113.10.80 > 10.244.3.4.51474: Flags [S.]"
+WRAPPED = f"eth2  In  IP 192.168.60.14.37708 > 10.111.128.148.8472: VXLAN, flags [I] (0x08), vni 230\n    {INNER}"
 LEAVING = "eth2  Out IP 10.111.128.148.51474 > 203.0.113.10.80: Flags [S]"
-BACK = "eth2  Out IP 10.111.128.148.8472 > 192.168.60.14.8472: OTV, flags [I] (0x08), overlay 0, instance 230"
+BACK = f"eth2  Out IP 10.111.128.148.49160 > 192.168.60.14.8472: VXLAN, flags [I] (0x08), vni 230\n    {ANSWER}"
 
 
 def capture(*lines: str) -> Any:

@@ -102,11 +102,27 @@ IP 192.168.60.11 > 203.0.113.10: ICMP echo request, id 7, seq 1, length 64
 IP6 fe80::1 > ff02::1: ICMP6, router advertisement, length 16
 \tsome detail 10.0.0.1.80 > 10.0.0.2.80
 """
-    assert {str(address): count for address, count in capture.count(printed).items()} == {
+    found = capture.count(capture.packets(printed))
+    assert {str(address): count for address, count in found.items()} == {
         "172.18.18.12": 2,
         "fd00:18::12": 1,
         "192.168.60.11": 1,
         "fe80::1": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "header", ["VXLAN, flags [I] (0x08), vni 230", "OTV, flags [I] (0x08), overlay 0, instance 230"]
+)
+def test_a_packet_of_the_tunnel_is_one_with_what_it_carries(header: str) -> None:
+    outer = f"eth0  Out IP 192.168.60.11.49334 > 192.168.60.12.8472: {header}"
+    inner = "IP 10.244.1.2.50716 > 203.0.113.10.80: Flags [S], seq 3035554068, win 64860, length 0"
+    bare = "eth1  Out IP 172.18.18.12.50716 > 203.0.113.10.80: Flags [S], seq 3035554068, win 64860, length 0"
+    found = capture.packets("\n".join((outer, inner, outer, inner, bare)) + "\n")
+    assert found == (f"{outer}\n    {inner}", f"{outer}\n    {inner}", bare)
+    assert {str(address): count for address, count in capture.count(found).items()} == {
+        "192.168.60.11": 2,
+        "172.18.18.12": 1,
     }
 
 
