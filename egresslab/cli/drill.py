@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +44,10 @@ Source = Annotated[Addressing, typer.Option("--source", help="Source address of 
 Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Nodes of the gateway made for the drill.")]
 Interface = Annotated[str, typer.Option("--interface", help="Interface towards the world.")]
 VirtualIP = Annotated[str | None, typer.Option("--virtual-ip", help="Address to use; default: a spare one.")]
-Connections = Annotated[int, typer.Option("--connections", min=1, help="TCP connections that are kept open.")]
+Connections = Annotated[
+    int | None,
+    typer.Option("--connections", min=1, help="TCP connections that are kept open. [50; 10 on emulated processors]"),
+]
 Interval = Annotated[float, typer.Option("--interval-ms", min=1, help="Between two datagrams, and two pings.")]
 After = Annotated[float, typer.Option("--after-s", min=0.5, help="How long traffic goes on after an event.")]
 Target = Annotated[str, typer.Option("--target", help="Server outside that answers with the address it saw.")]
@@ -56,11 +60,22 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _drill(plan: Plan, lab: str, kind: EnvironmentName, outside: bool, output: Form, picture: Path | None) -> None:
+def _drill(
+    plan: Plan,
+    connections: int | None,
+    lab: str,
+    kind: EnvironmentName,
+    outside: bool,
+    output: Form,
+    picture: Path | None,
+) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     environment: Environment | None = None if outside else open_environment(kind, lab)
     kubeconfig = environment.kubeconfig() if environment else attachment.kubeconfig_of_variable()
+    if connections is None:
+        connections = round(plan.pattern.connections / (environment.patience if environment else 1))
+    plan = replace(plan, pattern=replace(plan.pattern, connections=connections))
     client, progress = Client(kubeconfig), StepLines()
     try:
         result = Drill(client, environment, plan, progress).run()
@@ -104,7 +119,7 @@ def failover(
     candidates: Candidates = 2,
     interface: Interface = "eth1",
     virtual_ip: VirtualIP = None,
-    connections: Connections = 50,
+    connections: Connections = None,
     interval_ms: Interval = 10.0,
     after_s: After = 3.0,
     target: Target = TARGET,
@@ -115,11 +130,11 @@ def failover(
     picture: Picture = None,
 ) -> None:
     """Break the active gateway under traffic, and measure the gap."""
-    pattern = Pattern(target, interval_ms=interval_ms, connections=connections)
+    pattern = Pattern(target, interval_ms=interval_ms)
     plan = Plan(
         Kind.FAILOVER, mode, gateway, source, candidates, interface, _address(virtual_ip), pattern, after_s=after_s
     )
-    _drill(plan, lab, environment, kubeconfig, output, picture)
+    _drill(plan, connections, lab, environment, kubeconfig, output, picture)
 
 
 @app.command()
@@ -129,7 +144,7 @@ def maintenance(
     candidates: Candidates = 2,
     interface: Interface = "eth1",
     virtual_ip: VirtualIP = None,
-    connections: Connections = 50,
+    connections: Connections = None,
     interval_ms: Interval = 10.0,
     after_s: After = 3.0,
     target: Target = TARGET,
@@ -140,7 +155,7 @@ def maintenance(
     picture: Picture = None,
 ) -> None:
     """Take the active gateway into maintenance and back under traffic: unlabel, cordon, wait, uncordon, label."""
-    pattern = Pattern(target, interval_ms=interval_ms, connections=connections)
+    pattern = Pattern(target, interval_ms=interval_ms)
     plan = Plan(
         Kind.MAINTENANCE,
         Mode.CRASH,
@@ -152,4 +167,4 @@ def maintenance(
         pattern,
         after_s=after_s,
     )
-    _drill(plan, lab, environment, kubeconfig, output, picture)
+    _drill(plan, connections, lab, environment, kubeconfig, output, picture)

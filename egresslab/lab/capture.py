@@ -95,7 +95,7 @@ class Capture:
     def __enter__(self) -> Self:
         command = ["sh", "-c", SCRIPT, self._interface, self._expression, self._decode]
         self._running = self._client.start(*self._place, command)
-        self._running.wait_for_text("listening on", START_TIMEOUT_S)
+        self._running.wait_for_text("listening on", START_TIMEOUT_S * self._client.patience)
         return self
 
     def __exit__(
@@ -103,7 +103,7 @@ class Capture:
     ) -> None:
         assert self._running is not None
         self._running.write("stop\n")
-        text = self._running.result(STOP_TIMEOUT_S).stdout
+        text = self._running.result(STOP_TIMEOUT_S * self._client.patience).stdout
         self._lines = packets(text)
         self._sources = count(self._lines)
 

@@ -105,7 +105,7 @@ def listings(client: Client, nodes: Sequence[str]) -> list[Entry]:
         asked.append((node, agent, pod, client.begin(agent.namespace, pod, [*agent.command, "-o", "json"])))
     found: list[Entry] = []
     for node, agent, pod, running in asked:
-        ended = running.result(LIST_TIMEOUT_S)
+        ended = running.result(LIST_TIMEOUT_S * client.patience)
         if ended.exit_code:
             raise LabError(
                 f"listing failed with exit code {ended.exit_code}: {(ended.stderr or ended.stdout).strip()}",

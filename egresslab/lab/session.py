@@ -77,7 +77,7 @@ class Lab:
         self._files = tempfile.TemporaryDirectory(prefix="egresslab-")
         self._objects = Objects(client, self._ledger)
         progress = Progress.default() if mode is Mode.LEARN else None
-        self._grader = Grader(self, chapter, mode, progress)
+        self._grader = Grader(self, chapter, mode, progress, client.patience)
         self._exercises = Exercises(chapter, mode, progress)
         self._gallery = Gallery(self, client)
         self.firewall = Firewall(client, self._ledger.run)
@@ -236,7 +236,9 @@ class Lab:
 
         Raises `LabError` with the output for a non-zero exit, unless `check` is false.
         """
-        ended = terminal.kubectl(command, kubeconfig=self._kubeconfig(), stdin=stdin, timeout_s=timeout_s)
+        ended = terminal.kubectl(
+            command, kubeconfig=self._kubeconfig(), stdin=stdin, timeout_s=timeout_s * self._client.patience
+        )
         ended.echo()
         return ended.succeeded() if check else ended
 
@@ -244,7 +246,9 @@ class Lab:
         self, command: str, *, stdin: str | None = None, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
     ) -> CommandResult:
         """Run `egresslab COMMAND` on the chapter's cluster and print what a terminal would show; as `kubectl`."""
-        ended = terminal.egresslab(command, kubeconfig=str(self._client.kubeconfig), stdin=stdin, timeout_s=timeout_s)
+        ended = terminal.egresslab(
+            command, kubeconfig=str(self._client.kubeconfig), stdin=stdin, timeout_s=timeout_s * self._client.patience
+        )
         ended.echo()
         return ended.succeeded() if check else ended
 
@@ -273,7 +277,7 @@ class Lab:
 
     def reach(self, pod: str, url: str = OUTSIDE_URL, *, family: int | None = None) -> Answer:
         """Ask the server at `url` through a pod which address it sees; having no answer is an answer too."""
-        command = probes.command(url, PROBE_TIMEOUT_S, family)
+        command = probes.command(url, PROBE_TIMEOUT_S * self._client.patience, family)
         ended = self._client.exec(*self._place(pod), command, timeout_s=2 * PROBE_TIMEOUT_S)
         return probes.read(url, ended)
 

@@ -27,10 +27,12 @@ def run(
     bench: Bench,
     subject: dict[str, Any],
     *,
+    patience: float = 1.0,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Verdict:
-    """Probe until the finding is settled or `check.within_s` seconds are over; the last finding is the verdict.
+    """Probe until the finding is settled or `check.within_s` seconds, times `patience`, are over; the last finding is
+    the verdict.
 
     An error that is meant for users may pass, so it is asked again; a defect of the probe ends the check at once as
     `error`.
@@ -45,8 +47,8 @@ def run(
             defect = "".join(traceback.format_exception_only(error)).strip()
             finding = Finding(Outcome.ERROR, check.title, f"the check itself failed: {defect}")
             return _verdict(check, finding, subject, now() - started)
-        patience = min(ATTEMPT_S, check.within_s) if finding.outcome is Outcome.NOT_ATTEMPTED else check.within_s
-        if finding.outcome in SETTLED or now() - started >= patience:
+        within_s = min(ATTEMPT_S, check.within_s) if finding.outcome is Outcome.NOT_ATTEMPTED else check.within_s
+        if finding.outcome in SETTLED or now() - started >= within_s * patience:
             return _verdict(check, finding, subject, now() - started)
         sleep(INTERVAL_S)
 

@@ -28,9 +28,13 @@ RED = (Outcome.FAIL, Outcome.NOT_ATTEMPTED)
 
 
 class Grader:
-    """Runs checks and gives hints; `progress` is None where nobody learns."""
+    """Runs checks and gives hints; `progress` is None where nobody learns. Checks that are to pass are given their time
+    as many times over as `patience` says."""
 
-    def __init__(self, bench: Bench, chapter: str, mode: Mode, progress: Progress | None) -> None:
+    def __init__(
+        self, bench: Bench, chapter: str, mode: Mode, progress: Progress | None, patience: float = 1.0
+    ) -> None:
+        self._patience = patience
         self.mode = mode
         self._bench = bench
         self._chapter = chapter
@@ -47,7 +51,7 @@ class Grader:
         check = catalogue.find(id, self._chapter)
         if self._unsolved is not None:
             return self._check_unsolved(check, subject, self._unsolved)
-        verdict = engine.run(check, self._bench, subject)
+        verdict = engine.run(check, self._bench, subject, patience=self._patience)
         self._verdicts.append(verdict)
         show(view.bundle(verdict))
         if self._progress is not None:

@@ -55,6 +55,11 @@ def test_a_check_that_never_holds_fails_when_its_time_is_up(bench: FakeBench) ->
     assert (outcome, seconds, observed) == (Outcome.FAIL, 5.0, "that")
 
 
+def test_slow_nodes_are_given_their_time_over_and_over(bench: FakeBench) -> None:
+    clock, check = Clock(), check_of(endless(Outcome.FAIL), within_s=5.0)
+    assert engine.run(check, bench, {}, patience=3.0, now=clock.now, sleep=clock.sleep).seconds == 15.0
+
+
 def test_what_was_not_attempted_is_not_waited_for_to_the_end(bench: FakeBench) -> None:
     outcome, seconds, _ = run(check_of(endless(Outcome.NOT_ATTEMPTED), within_s=60.0), bench)
     assert (outcome, seconds) == (Outcome.NOT_ATTEMPTED, engine.ATTEMPT_S)
