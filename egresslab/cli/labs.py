@@ -93,7 +93,7 @@ def run(
         int | None, typer.Option(help="Seconds for one wait inside a cell; default 60 (vm: 300).")
     ] = None,
     chapter_timeout: Annotated[
-        int | None, typer.Option(help="Seconds for one chapter; default 300 (vm: 1800).")
+        int | None, typer.Option(help="Seconds for one chapter; default 300 (vm: 3600).")
     ] = None,
     directory: Directory = None,
 ) -> None:

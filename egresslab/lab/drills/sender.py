@@ -45,14 +45,18 @@ class Pattern:
     connections: int = 50
     connection_interval_ms: float = 100.0
     new_per_second: float = 10.0
+    niceness: int = -10
+    """Above what else the node does, so that the traffic program's own lateness stays small."""
 
     def stretched(self, factor: float) -> Pattern:
-        """The same, only thinner: every interval is longer by the factor."""
+        """The same, only thinner: every interval is longer by the factor. On nodes that are slow it is not put above
+        all else, or whoever asks the node something waits for ever."""
         return replace(
             self,
             interval_ms=self.interval_ms * factor,
             connection_interval_ms=self.connection_interval_ms * factor,
             new_per_second=self.new_per_second / factor,
+            niceness=self.niceness if factor <= 1 else 0,
         )
 
 

@@ -41,7 +41,6 @@ flow for each kept connection."""
 
 LATENESS_NS = 3_000_000
 READ_AT_LEAST_NS = 2_000_000
-PRIORITY = -10
 NEW_PATIENCE_NS = 3_000_000_000
 SO_TIMESTAMPNS = 35
 ECHO_REQUEST, ECHO_REQUEST_V6 = 8, 128
@@ -280,7 +279,7 @@ class Traffic:
         signal.signal(signal.SIGTERM, self._stop)
         gc.disable()
         with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, 0, int(self._config["niceness"]))
         interval = float(self._config["interval_ms"])
         targets = {UDP: self._target, ICMP: self._target}
         if self._config["control"]:

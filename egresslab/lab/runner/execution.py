@@ -40,7 +40,7 @@ class Clocks:
     up_s: int = 120
 
 
-CLOCKS = {"vm": Clocks(cell_s=400, wait_s=300, chapter_s=1800, up_s=1200)}
+CLOCKS = {"vm": Clocks(cell_s=900, wait_s=300, chapter_s=3600, up_s=1200)}
 """Where nodes may be machines with emulated processors, everything takes its time."""
 
 

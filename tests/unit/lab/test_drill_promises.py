@@ -85,6 +85,7 @@ def test_a_stretched_plan_has_as_many_packets_in_more_time() -> None:
     assert slow.pattern.connections == plan.pattern.connections
     assert slow.pattern.new_per_second * slow.after_s == plan.pattern.new_per_second * plan.after_s
     assert Plan().stretched(1.0) == plan
+    assert plan.pattern.niceness < 0 == slow.pattern.niceness, "who asks a slow node something has to have its turn"
 
 
 def test_with_primary_addresses_connections_are_told_that_they_are_over() -> None:
