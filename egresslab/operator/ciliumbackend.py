@@ -20,6 +20,7 @@ from egresslab.api.connection import Api, ApiError, PatchType, Unreachable
 from egresslab.api.resources import CILIUM_POLICIES, Object
 from egresslab.operator.events import Kind, write_event
 from egresslab.operator.gateways import GatewayView
+from egresslab.operator.looking import keep_looking
 from egresslab.policy.ciliumobjects import Active, Translation, Wanted, digest, hostname_of, label_value, translate
 from egresslab.policy.entries import Problem, Reason
 from egresslab.policy.inventory import ref_of_key
@@ -91,20 +92,13 @@ class CiliumBackend:
 
     async def run(self) -> None:
         """Look once a second and when woken, until cancelled."""
-        while True:
-            self.wake.clear()
-            try:
-                if self._ready():
-                    await self.look()
-            except (ApiError, Unreachable) as error:
-                logger.warning("cannot keep a CiliumEgressGatewayPolicy up to date: %s", error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            try:
-                async with asyncio.timeout(PERIOD_S):
-                    await self.wake.wait()
-            except TimeoutError:
-                continue
+        self.wake.set()
+        task = "keep a CiliumEgressGatewayPolicy up to date"
+        await keep_looking(self._look_if_ready, self.wake, task, retry_s=RETRY_S, every_s=PERIOD_S)
+
+    async def _look_if_ready(self) -> None:
+        if self._ready():
+            await self.look()
 
     async def look(self) -> None:
         """Compare every object with what is wanted and write the difference. One that cannot be written keeps none of

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.connection import Api
 from egresslab.api.resources import Object, Resource
 from egresslab.operator.conditions import Truth, status_of
 from egresslab.operator.events import Kind, write_event
@@ -30,6 +30,7 @@ from egresslab.operator.gatewaystatus import (
     status_of_refused,
     status_of_view,
 )
+from egresslab.operator.looking import keep_looking
 from egresslab.operator.statuses import Statuses
 from egresslab.policy.model import Dialect
 
@@ -78,19 +79,8 @@ class GatewayReports:
 
     async def run(self) -> None:
         """Look once a second and when woken, until cancelled."""
-        while True:
-            self.wake.clear()
-            try:
-                await self.look()
-            except (ApiError, Unreachable) as error:
-                logger.warning("cannot write a gateway's status: %s", error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            try:
-                async with asyncio.timeout(PERIOD_S):
-                    await self.wake.wait()
-            except TimeoutError:
-                continue
+        self.wake.set()
+        await keep_looking(self.look, self.wake, "write a gateway's status", retry_s=RETRY_S, every_s=PERIOD_S)
 
     async def look(self) -> None:
         """Compare every gateway with its status and write the difference."""

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.connection import Api
 from egresslab.api.resources import EGRESSLAB_POLICIES, Object
 from egresslab.operator.ciliumbackend import Outcome, in_words
 from egresslab.operator.conditions import Condition, Truth
+from egresslab.operator.looking import keep_looking
 from egresslab.operator.statuses import Statuses
 from egresslab.policy.engine import Engine
 from egresslab.policy.entries import Problem, Reason
@@ -59,15 +60,7 @@ class PolicyReports:
 
     async def run(self) -> None:
         """Look when woken, until cancelled."""
-        while True:
-            await self.wake.wait()
-            self.wake.clear()
-            try:
-                await self.look()
-            except (ApiError, Unreachable) as error:
-                logger.warning("cannot write a policy's status: %s", error)
-                self.wake.set()
-            await asyncio.sleep(PAUSE_S)
+        await keep_looking(self.look, self.wake, "write a policy's status", retry_s=PAUSE_S, pause_s=PAUSE_S)
 
     async def look(self) -> None:
         """Compare every policy with its status and write the difference."""

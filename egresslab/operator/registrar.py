@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.connection import Api
 from egresslab.api.reflector import Reflector
 from egresslab.api.resources import CONFIGMAPS, Object
 from egresslab.api.voters import NAME, NAMESPACE, VoterSet, parse_voters, voters_configmap
 from egresslab.errors import ClusterError
 from egresslab.operator.electorate import Elector, next_voters
+from egresslab.operator.looking import keep_looking
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +79,8 @@ class Registrar:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._configmaps.run())
             await self._configmaps.synced.wait()
-            while True:
-                self.wake.clear()
-                try:
-                    await self._step()
-                except (ApiError, Unreachable) as error:
-                    logger.warning("cannot write the voters: %s", error)
-                    await asyncio.sleep(RETRY_S)
-                try:
-                    async with asyncio.timeout(PERIOD_S):
-                        await self.wake.wait()
-                except TimeoutError:
-                    continue
+            self.wake.set()
+            await keep_looking(self._step, self.wake, "write the voters", retry_s=RETRY_S, every_s=PERIOD_S)
 
     async def _step(self) -> None:
         there = self._configmaps.get(NAME, NAMESPACE)

@@ -9,9 +9,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from egresslab.api.connection import Api, ApiError, Unreachable
+from egresslab.api.connection import Api
 from egresslab.api.resources import Object
 from egresslab.operator.events import Kind, write_event
+from egresslab.operator.looking import keep_looking
 from egresslab.policy.entries import Problem
 
 logger = logging.getLogger(__name__)
@@ -32,15 +33,7 @@ class ProblemReports:
 
     async def run(self) -> None:
         """Say what is new, and that something is over, until cancelled."""
-        while True:
-            await self.wake.wait()
-            self.wake.clear()
-            try:
-                await self._say()
-            except (ApiError, Unreachable) as error:
-                logger.warning("cannot write an event: %s", error)
-                await asyncio.sleep(RETRY_S)
-                self.wake.set()
+        await keep_looking(self._say, self.wake, "write an event", retry_s=RETRY_S)
 
     async def _say(self) -> None:
         wanted = self._find()
