@@ -27,9 +27,9 @@ DISTANT_VIEW_NS = 400 * MILLISECOND
 """How often it tells all other nodes; and how often those that do not vote say what they must."""
 REFUSAL_NS = 100 * MILLISECOND
 LOOK_NS = 50 * MILLISECOND
-RESTING_NS = 200 * MILLISECOND
-"""Between views, and between looks, while there is nothing to vote on: below the lifetime of a view."""
 """How often to look whether the kernel holds a lease, besides whenever something is heard."""
+RESTING_LOOK_NS, RESTING_VIEW_NS = 200 * MILLISECOND, 1000 * MILLISECOND
+"""The same while there is nothing to vote on. A view says nothing then; that there is somebody is told in a report."""
 
 
 class Ballot:
@@ -53,7 +53,8 @@ class Ballot:
         self._started = now
         self._sequence = 0
         self._ticks: dict[Pace, int] = {}
-        self._next_view = self._next_distant = now
+        self._viewed = now - RESTING_VIEW_NS
+        self._next_distant = now
         self._down: frozenset[int] = frozenset()
         self._told: View | None = None
         self._dirty = True
@@ -152,8 +153,8 @@ class Ballot:
 
     def wake(self, now: int) -> int:
         """When `poll` has something to do again, if nothing is heard until then."""
-        look = (RESTING_NS if self.resting(now) else LOOK_NS) * self.council.stretch
-        waits = [self._next_view, now + look, *self._ticks.values()]
+        look = (RESTING_LOOK_NS if self.resting(now) else LOOK_NS) * self.council.stretch
+        waits = [self._next_view(now), now + look, *self._ticks.values()]
         waits += (wait for wait in (vote.wake_ns(now) for vote in self.votes.values()) if wait is not None)
         waits += (wait for wait in (tenure.wake_ns() for tenure in self.tenures.values()) if wait is not None)
         return min(waits)
@@ -265,18 +266,22 @@ class Ballot:
             generation=self.voting.generation if self.voting is not None else 0,
         )
 
+    def _next_view(self, now: int) -> int:
+        """When to tell what this node sees: at once after a rest."""
+        often = VIEW_NS if self.council.voting else DISTANT_VIEW_NS
+        return self._viewed + (RESTING_VIEW_NS if self.resting(now) else often) * self.council.stretch
+
     def _tell_view(self, now: int) -> list[Action]:
         """To voters often, to all others seldom, to everybody at once when something changed."""
         assert self.voting is not None
         others = tuple(peer.name for peer in self.voting.nodes if peer.name != self.node)
         voters = tuple(name for name in self.council.voters if name != self.node)
         urgent, self._urgent = self._urgent or (self._told is not None and self._told.unfit != self._down), False
-        if not urgent and now < self._next_view:
+        if not urgent and now < self._next_view(now):
             return []
         view = self._told = self._view(now)
         self.council.tell(now, view)
-        often = RESTING_NS if self.resting(now) else VIEW_NS
-        self._next_view = now + (often if self.council.voting else DISTANT_VIEW_NS) * self.council.stretch
+        self._viewed = now
         if urgent or now >= self._next_distant:
             self._next_distant = now + DISTANT_VIEW_NS * self.council.stretch
             return [Tell(others if self.council.voting else voters, view)]

@@ -12,7 +12,7 @@ from egresslab.voter.files import MILLISECOND
 from egresslab.voter.messages import Choice, Seen, Target, View
 
 LIFETIME_NS = 300 * MILLISECOND
-"""For how long a voter's view counts; voters repeat theirs every 50 ms, or 200 ms while there is nothing to vote on."""
+"""For how long a voter's view counts; voters repeat theirs every 50 ms, or each second while it says nothing."""
 DISTANT_LIFETIME_NS = 1500 * MILLISECOND
 """On a node that does not vote, and for what a node says of itself: such views are repeated less often."""
 
@@ -87,8 +87,9 @@ class Council:
         return held is not None and now - held[1] < DISTANT_LIFETIME_NS * self.stretch and lease in held[0].unfit
 
     def complete(self, now: int) -> bool:
-        """Whether a majority was heard of lately."""
-        return sum(1 for _ in self.fresh(now)) >= self.quorum
+        """Whether a majority was heard of lately, whatever it said."""
+        heard = [self._views[voter][1] for voter in self.voters if voter in self._views]
+        return sum(now - at < DISTANT_LIFETIME_NS * self.stretch for at in heard) >= self.quorum
 
 
 def _substance(view: View) -> tuple[object, ...]:

@@ -22,7 +22,7 @@ from egresslab.datapath.probe import pack_answer, pack_request, unpack_answer, u
 from egresslab.errors import DatapathError
 from egresslab.voter.actions import Action, Announce, Probe, SetHolder, Silence, Tell
 from egresslab.voter.addresses import Addresses
-from egresslab.voter.ballot import RESTING_NS, Ballot
+from egresslab.voter.ballot import RESTING_LOOK_NS, Ballot
 from egresslab.voter.files import MILLISECOND, Group, Report, Voting, read_report, read_voting
 from egresslab.voter.ground import Ground
 from egresslab.voter.kernel import Kernel
@@ -134,7 +134,7 @@ class Process:
 
     def _wait(self) -> None:
         now = time.monotonic_ns()
-        longest = (RESTING_NS if self._ballot.resting(now) else LONGEST_WAIT_NS) * self._voting.stretch
+        longest = (RESTING_LOOK_NS if self._ballot.resting(now) else LONGEST_WAIT_NS) * self._voting.stretch
         wake = min(self._ballot.wake(now), self._addresses.wake_ns(), self._reporter.wake_ns(), now + longest)
         if wake - now > QUIET_NS and now >= self._next_collect_ns:
             self._next_collect_ns = now + COLLECT_NS
