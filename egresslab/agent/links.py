@@ -187,13 +187,13 @@ class Wires:
 
     def __init__(self, attachments: Attachments) -> None:
         self._attachments = attachments
-        self._programmed: dict[int, tuple[int, tuple[str, ...]]] = {}
+        self._programmed: dict[int, tuple[int, str | None, tuple[str, ...]]] = {}
 
     async def set(self, interfaces: Iterable[NodeInterface]) -> None:
         """Attach where an interface leads out, and again when what the programs were told of it is no longer so."""
         outward = [interface for interface in interfaces if interface.leads_out]
         for interface in outward:
-            told = (interface.mtu, interface.routers)
+            told = (interface.mtu, interface.mac, interface.routers)
             if self._programmed.get(interface.index) != told:
                 await self._attachments.attach_wire(interface.index)
                 self._programmed[interface.index] = told

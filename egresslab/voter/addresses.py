@@ -93,6 +93,11 @@ class Addresses:
         """Announce from the beginning. What a stranger claims just now stays silent, and is said."""
         self._burst[lease] = now, 0
 
+    def announce_anew(self, now: int) -> None:
+        """A link came, or has another MAC: what this node holds is told again at once, not at the next reminder."""
+        for lease in self._burst:
+            self._burst[lease] = now, 0
+
     def claimed(self, now: int, unix: float, claim: Claim, interface: str, ours: Collection[str]) -> bool:
         """Somebody claims an address. `ours`: the MACs of all candidates. Whether it is a conflict that is new."""
         if claim.mac in ours or not any(

@@ -276,6 +276,7 @@ class Process:
         names = {name for group in mine for name in group.announce}
         if self._neighbours.follow(names, {address for group in mine for address in group.addresses}):
             self._watch_anew()
+            self._addresses.announce_anew(now)
         links = self._neighbours.links
         self._ballot.macs = tuple(sorted({link.mac_text for link in links.values()}))
         self._addresses.configure(mine, {name: link.index for name, link in links.items()}, now)

@@ -119,6 +119,24 @@ def test_a_holder_announces_in_a_burst_and_then_now_and_again() -> None:
     assert V4 not in paper.asked
 
 
+def test_a_link_that_changed_is_announced_on_at_once() -> None:
+    """Neighbours that know the MAC of before would send to nobody until the next reminder."""
+    paper = Paper()
+    made = addresses(paper)
+    made.announce_anew(0)
+    made.run(0)
+    assert paper.told == [], "who holds nothing announces nothing"
+    made.hold([7], 0)
+    for now in range(0, 3 * SECOND, 10 * MILLISECOND):
+        made.run(now)
+    paper.told.clear()
+    made.run(3 * SECOND)
+    assert paper.told == []
+    made.announce_anew(3 * SECOND)
+    made.run(3 * SECOND)
+    assert set(paper.told) == {V4, V6}
+
+
 def test_a_standby_keeps_a_claimed_address_silent_until_the_claims_end() -> None:
     paper = Paper()
     made = addresses(paper)
