@@ -33,7 +33,7 @@ BOOT_S, SUITE_S = 300.0, 2400.0
 MEMORY_MIB = 1024
 OUTSIDE = "tests/datapath/test_object.py::test_every_helper_is_known_and_of_kernel_5_10"
 """It reads the object with tools of the compiler, which no machine has."""
-FILES = ("test_object.py", "test_packets.py", "test_wire.py", "test_lease_counting.py", "test_path_errors.py")
+FILES = sorted(file.name for file in (TESTS / "datapath").glob("test_*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_the_datapath_passes_on_this_kernel(alone: LabPaths, file: str) -> None:
     words += f"exec {python} -B -m pytest -q --deselect {OUTSIDE}"
     begun = time.monotonic()
     ended = machine.run(
-        alone, NODE, ["/bin/sh", "-c", f"{words} --timeout 600 tests/datapath/{file} 2>&1"], deadline_s=SUITE_S
+        alone, NODE, ["/bin/sh", "-c", f"{words} --timeout 600 --durations 3 tests/datapath/{file} 2>&1"], deadline_s=SUITE_S
     )
     print(f"{file}: {time.monotonic() - begun:.0f} s: {ended.stdout.splitlines()[-1:]}")
     assert ended.exit_code == 0, ended.stdout[-6000:]

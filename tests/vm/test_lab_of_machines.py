@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from egresslab.api.resources import NODES, PODS
+from egresslab.api.resources import FAULTS, NODES, PODS
 from egresslab.environments.base import Fault, FaultKind, Phase
 from egresslab.environments.netns.paths import LabPaths
+from egresslab.environments.netns.records import is_alive, read_record
 from egresslab.environments.vm.environment import VmEnvironment
 from egresslab.errors import EnvironmentFailure
 from egresslab.lab import nodes, waits
@@ -113,6 +116,45 @@ def test_a_crashed_machine_is_gone_until_it_is_healed_and_keeps_its_disk(
     assert lab.status().phase is Phase.RUNNING
 
 
+@contextmanager
+def broken(client: Client, kind: str, **more: object) -> Iterator[None]:
+    """A Fault object for as long as the block lasts, and until what it broke is mended."""
+    name = f"test-{kind.lower()}"
+    body = {"apiVersion": FAULTS.api_version, "kind": FAULTS.kind, "metadata": {"name": name}}
+    client.apply(FAULTS, {**body, "spec": {"type": kind, "target": WORKER, **more}})
+    try:
+        wait("the fault to be done", lambda: (client.get(FAULTS, name).get("status") or {}).get("phase") == "Active")
+        yield
+    finally:
+        client.delete(FAULTS, name)
+    wait("the fault to be mended", lambda: client.find(FAULTS, name) is None)
+
+
+def machine_process() -> tuple[int, str]:
+    """PID and state (proc(5)) of the machine; 0 when it is not running."""
+    record = read_record(LabPaths(LAB).processes / f"node-{WORKER}.json")
+    if record is None or not is_alive(record):
+        return 0, ""
+    return record.pid, Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_fault_objects_break_the_machine_itself(lab: VmEnvironment, client: Client, inside: Inside) -> None:
+    before, _ = machine_process()
+    with broken(client, "Cut", network="public"):
+        wait("the carrier to go", lambda: inside(WORKER, "cat /sys/class/net/eth1/carrier").stdout.strip() == "0")
+    wait("the carrier to come back", lambda: inside(WORKER, "cat /sys/class/net/eth1/carrier").stdout.strip() == "1")
+    with broken(client, "Hang"):
+        assert machine_process() == (before, "T")
+    assert machine_process()[0] == before and machine_process()[1] != "T"
+    boot = boot_of(inside)
+    with broken(client, "Power", durationSeconds=600):
+        assert machine_process()[0] == 0, "it has no power"
+    wait("another boot", lambda: booted_since(inside, boot))
+    assert machine_process()[0] not in (0, before)
+    wait("the node to be Ready", lambda: ready(client, WORKER))
+    wait("its agent", lambda: all_agents_ready(client))
+
+
 def all_agents_ready(client: Client) -> bool:
     pods = client.list(PODS, "kube-system", labelSelector="app.kubernetes.io/name=egresslab-agent")
     return len(pods) == 4 and all(nodes.ready(pod) for pod in pods)
@@ -125,8 +167,7 @@ def test_a_console_shows_how_its_node_started(lab: VmEnvironment) -> None:
 
 def test_connections_outlive_their_gateway(lab: VmEnvironment, client: Client) -> None:
     wait("every agent", lambda: all_agents_ready(client))
-    drill = egresslab("drill", "failover", "--lab", LAB, "--environment", "vm", "--connections", "5",
-                      "--interval-ms", "50", "--after-s", "20", "-o", "json")  # fmt: skip
+    drill = egresslab("drill", "failover", "--lab", LAB, "-o", "json")
     assert drill.stdout, drill.stderr
     result = json.loads(drill.stdout)
     print(json.dumps(result)[:3000])
