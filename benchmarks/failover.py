@@ -33,6 +33,7 @@ from egresslab.lab import nodes, waits
 from egresslab.lab.client import Client
 from egresslab.lab.drills.breakages import AGENT_LABEL, SYSTEM, Mode
 from egresslab.lab.drills.drill import Drill, Kind, Plan, measure
+from egresslab.lab.drills.families import Family
 from egresslab.lab.drills.interrupts import uninterrupted
 from egresslab.lab.drills.result import Measured
 from egresslab.lab.drills.scene import Addressing
@@ -272,13 +273,16 @@ def main() -> None:
     parser.add_argument("--fault", choices=[*ROWS, "all"], default="crash")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer", choices=["keepalived"])
+    parser.add_argument("--family", type=Family, choices=list(Family), default=Family.IPV4)
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--busy-s", type=float, default=60.0, help="length of each run of the row `busy`")
     parser.add_argument("--lab", default="bench-failover")
     parser.add_argument("--keep", action="store_true", help="use a lab that is there, and leave it up")
     options = parser.parse_args()
+    if options.peer and options.family is not Family.IPV4:
+        parser.error("--peer is set up for IPv4 only")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    pattern = Pattern(connections=options.connections, connection_interval_ms=200.0)
+    pattern = Pattern.over(options.family, connections=options.connections, connection_interval_ms=200.0)
     environment = NetnsEnvironment(options.lab)
     try:
         environment.create(Silent())
@@ -292,7 +296,7 @@ def main() -> None:
         client.close()
         found = {"rows": rows} if options.fault == "all" else rows[options.fault]
         machine = {"kernel": platform.release(), "cores": os.cpu_count(), "connections_each": options.connections}
-        print(json.dumps({**found, **machine}))
+        print(json.dumps({**found, "family": options.family, **machine}))
     finally:
         if not options.keep:
             environment.delete(Silent())

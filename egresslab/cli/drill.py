@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 from dataclasses import replace
 from enum import StrEnum
@@ -16,15 +15,15 @@ from egresslab.cli.environment import Kind as EnvironmentName
 from egresslab.cli.output import LabName
 from egresslab.cli.progress import StepLines
 from egresslab.environments.base import Environment
-from egresslab.errors import LabError
 from egresslab.lab import attachment
 from egresslab.lab.client import Client
 from egresslab.lab.drills import timeline, view
 from egresslab.lab.drills.breakages import Mode
 from egresslab.lab.drills.drill import Drill, Kind, Plan
+from egresslab.lab.drills.families import Family, agreed
 from egresslab.lab.drills.result import DrillResult
 from egresslab.lab.drills.scene import Addressing
-from egresslab.lab.drills.sender import TARGET, Pattern
+from egresslab.lab.drills.sender import Pattern
 
 app = typer.Typer(help="Traffic through a fault, measured.", no_args_is_help=True)
 
@@ -50,7 +49,13 @@ Connections = Annotated[
 ]
 Interval = Annotated[float, typer.Option("--interval-ms", min=1, help="Between two datagrams, and two pings.")]
 After = Annotated[float, typer.Option("--after-s", min=0.5, help="How long traffic goes on after an event.")]
-Target = Annotated[str, typer.Option("--target", help="Server outside that answers with the address it saw.")]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", help="Server outside that answers with the address it saw; default: the lab's own."),
+]
+AddressFamily = Annotated[
+    Family | None, typer.Option("--family", help="Default: that of --virtual-ip or --target, else ipv4.")
+]
 Output = Annotated[Form, typer.Option("--output", "-o", help="table, json or svg.")]
 Picture = Annotated[Path | None, typer.Option("--picture", help="Write the timeline to this file too, as SVG.")]
 Outside = Annotated[bool, typer.Option("--kubeconfig", help="Use the cluster of KUBECONFIG instead of a lab.")]
@@ -104,11 +109,12 @@ def _write(result: DrillResult, output: Form, picture: Path | None) -> None:
         typer.echo(view.text(result))
 
 
-def _address(text: str | None) -> ipaddress.IPv4Address | None:
-    try:
-        return ipaddress.IPv4Address(text) if text else None
-    except ValueError as error:
-        raise LabError("is no IPv4 address", object="--virtual-ip", value=text) from error
+def _addressed(plan: Plan, family: Family | None, virtual_ip: str | None, target: str | None) -> Plan:
+    """The plan with addresses of one family."""
+    chosen, given = agreed(family, {"--virtual-ip": virtual_ip, "--target": target})
+    options = {"target": target} if target else {}
+    pattern = Pattern.over(chosen, **options, interval_ms=plan.pattern.interval_ms)
+    return replace(plan, virtual=given.get("--virtual-ip"), pattern=pattern)
 
 
 @app.command()
@@ -122,7 +128,8 @@ def failover(
     connections: Connections = None,
     interval_ms: Interval = 10.0,
     after_s: After = 3.0,
-    target: Target = TARGET,
+    target: Target = None,
+    family: AddressFamily = None,
     lab: LabName = DEFAULT_LAB,
     environment: EnvironmentKind = EnvironmentName.NETNS,
     kubeconfig: Outside = False,
@@ -130,11 +137,9 @@ def failover(
     picture: Picture = None,
 ) -> None:
     """Break the active gateway under traffic, and measure the gap."""
-    pattern = Pattern(target, interval_ms=interval_ms)
-    plan = Plan(
-        Kind.FAILOVER, mode, gateway, source, candidates, interface, _address(virtual_ip), pattern, after_s=after_s
-    )
-    _drill(plan, connections, lab, environment, kubeconfig, output, picture)
+    pattern = Pattern(interval_ms=interval_ms)
+    plan = Plan(Kind.FAILOVER, mode, gateway, source, candidates, interface, None, pattern, after_s=after_s)
+    _drill(_addressed(plan, family, virtual_ip, target), connections, lab, environment, kubeconfig, output, picture)
 
 
 @app.command()
@@ -147,7 +152,8 @@ def maintenance(
     connections: Connections = None,
     interval_ms: Interval = 10.0,
     after_s: After = 3.0,
-    target: Target = TARGET,
+    target: Target = None,
+    family: AddressFamily = None,
     lab: LabName = DEFAULT_LAB,
     environment: EnvironmentKind = EnvironmentName.NETNS,
     kubeconfig: Outside = False,
@@ -155,16 +161,6 @@ def maintenance(
     picture: Picture = None,
 ) -> None:
     """Take the active gateway into maintenance and back under traffic: unlabel, cordon, wait, uncordon, label."""
-    pattern = Pattern(target, interval_ms=interval_ms)
-    plan = Plan(
-        Kind.MAINTENANCE,
-        Mode.CRASH,
-        gateway,
-        source,
-        candidates,
-        interface,
-        _address(virtual_ip),
-        pattern,
-        after_s=after_s,
-    )
-    _drill(plan, connections, lab, environment, kubeconfig, output, picture)
+    pattern = Pattern(interval_ms=interval_ms)
+    plan = Plan(Kind.MAINTENANCE, Mode.CRASH, gateway, source, candidates, interface, None, pattern, after_s=after_s)
+    _drill(_addressed(plan, family, virtual_ip, target), connections, lab, environment, kubeconfig, output, picture)

@@ -20,6 +20,7 @@ from egresslab.lab.capture import Capture
 from egresslab.lab.client import Client
 from egresslab.lab.drills import gaps, promises, scene
 from egresslab.lab.drills.breakages import Breakage, Mode, breakage
+from egresslab.lab.drills.families import Family
 from egresslab.lab.drills.interrupts import uninterrupted
 from egresslab.lab.drills.owners import Owners, Watch
 from egresslab.lab.drills.records import GATEWAY_TRAFFIC, Observation, Protocol
@@ -34,6 +35,8 @@ API_BACK_S = 20.0
 NODE_BACK_S = 60.0
 GONE_S = 30.0
 LOOK_S = 0.3
+ECHOES = {Family.IPV4: "icmp[icmptype] == 8", Family.IPV6: "(icmp6 and ip6[40] == 128)"}
+"""Echo requests, in pcap-filter(7)'s words."""
 
 
 class Kind(StrEnum):
@@ -116,6 +119,7 @@ class Drill:
             tuple(self._events),
             promises.judge(found, mode, measured, self._patience),
             self._patience,
+            self._plan.pattern.family,
         )
 
     # The scene
@@ -229,7 +233,8 @@ class Drill:
         """A capture of packets to the target from anywhere but the addresses allowed."""
         pattern = self._plan.pattern
         sources = " or ".join(f"src host {address}" for address in sorted(found.sources, key=str))
-        ours = f"dst host {pattern.target} and (icmp[icmptype] == 8 or port {pattern.port})"
+        echo = ECHOES[pattern.family]
+        ours = f"dst host {pattern.target} and ({echo} or port {pattern.port})"
         return Capture(self._client, f"{ours} and not ({sources})", "any")
 
     def _break(self, event: Breakage) -> None:

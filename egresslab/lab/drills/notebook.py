@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from dataclasses import fields
 from typing import Any
@@ -13,6 +12,7 @@ from egresslab.lab.attachment import Attachment
 from egresslab.lab.client import Client
 from egresslab.lab.drills.breakages import Mode
 from egresslab.lab.drills.drill import Drill, Kind, Plan
+from egresslab.lab.drills.families import Family, agreed
 from egresslab.lab.drills.result import DrillResult
 from egresslab.lab.drills.scene import Addressing
 from egresslab.lab.drills.sender import Pattern
@@ -50,17 +50,23 @@ def environment_of(place: Attachment | None) -> Environment | None:
 def plan_of(kind: str, options: dict[str, Any]) -> Plan:
     """The plan that a cell asks for in words; `LabError` for a word that is not known."""
     wanted = dict(options)
+    asked = _choice("family", wanted.pop("family"), Family) if "family" in wanted else None
     pattern = {name: wanted.pop(name) for name in list(wanted) if name in PATTERN}
     for name in wanted:
         if name not in PLAN:
             raise LabError("a drill has no such option", object="lab.drill", field=name,
-                           fix=f"one of: {', '.join(sorted(PLAN | PATTERN))}")  # fmt: skip
+                           fix=f"one of: {', '.join(sorted(PLAN | PATTERN | {'family'}))}")  # fmt: skip
     for name, choice in CHOICES.items():
         if name in wanted:
             wanted[name] = _choice(name, wanted[name], choice)
-    if isinstance(virtual := wanted.get("virtual"), str):
-        wanted["virtual"] = ipaddress.ip_address(virtual)
-    return Plan(kind=_choice("kind", kind, Kind), pattern=Pattern(**pattern), **wanted)
+    given = {"virtual": wanted.pop("virtual", None), "target": pattern.get("target")}
+    family, addresses = agreed(asked, {name: str(value) if value else None for name, value in given.items()})
+    return Plan(
+        kind=_choice("kind", kind, Kind),
+        pattern=Pattern.over(family, **pattern),
+        virtual=addresses.get("virtual"),
+        **wanted,
+    )
 
 
 def _choice(name: str, value: str, choice: Any) -> Any:

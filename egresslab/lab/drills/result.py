@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from egresslab.lab.drills.families import Family
 from egresslab.lab.drills.gaps import MS, Connections, Gap, Loss, Seen
 from egresslab.lab.drills.owners import Owners
 from egresslab.lab.drills.records import Protocol
@@ -78,6 +79,7 @@ class DrillResult:
     claims: tuple[Claim, ...]
     patience: float = 1.0
     """By how much traffic, waits and the gap that is allowed were stretched."""
+    family: Family = Family.IPV4
 
     @property
     def held(self) -> bool:
@@ -98,6 +100,7 @@ class DrillResult:
             "drill": self.drill,
             "mode": self.mode,
             "addressing": self.addressing,
+            "family": self.family.value,
             "gateway": self.gateway,
             "active": {"before": self.before or None, "after": self.after or None},
             "gap_ms": round(measured.gap_ms, 1),

@@ -24,16 +24,17 @@ from egresslab.api.resources import (
 )
 from egresslab.errors import LabError
 from egresslab.lab.client import Client
+from egresslab.lab.drills.families import Family
 from egresslab.lab.entries import IPAddress
-from egresslab.lab.nodes import Node
+from egresslab.lab.nodes import IPInterface, Node
 from egresslab.policy.dialects import deckhouse
 from egresslab.policy.dialects import egresslab as own_dialect
 from egresslab.policy.model import GatewayGroup, SourceKind
 
 POD_LABELS = {"app": "egresslab-drill"}
 LABEL = "egresslab.dev/drill"
-HOST_IN_NETWORK = 242
-"""Last part of the virtual address that a drill takes when none is named."""
+HOST_IN_NETWORK = {Family.IPV4: 242, Family.IPV6: 0x242}
+"""Last part of the virtual address that a drill takes when none is named; it reads the same in both families."""
 
 
 class Addressing(StrEnum):
@@ -74,19 +75,21 @@ def own(
     target: str,
     virtual: IPAddress | None,
 ) -> Scene:
-    """A gateway made for the drill, with these nodes as candidates."""
+    """A gateway made for the drill, with these nodes as candidates; its addresses are of the target's family."""
+    family = Family.of(ipaddress.ip_address(target))
     name, selector = f"drill-{run}", {LABEL: run}
     spec: dict[str, Any] = {"nodeSelector": {"matchLabels": selector}}
     if addressing is Addressing.CILIUM:
+        sources = _primaries(nodes, interface, family)
         policy = _policy(CILIUM_POLICIES, name, namespace, target, egressGateway={**spec, "interface": interface})
-        return Scene(name, addressing, _names(nodes), _primaries(nodes, interface), (LABEL, run), (policy,), True)
+        return Scene(name, addressing, _names(nodes), sources, (LABEL, run), (policy,), True)
     if addressing is Addressing.VIRTUAL_IP:
-        virtual = virtual or _spare(nodes[0], interface)
+        virtual = virtual or _spare(nodes[0], interface, family)
         spec["source"] = {"virtualIPs": [str(virtual)], "announceInterfaces": [interface]}
         sources = frozenset((virtual,))
     else:
         spec["source"] = {"interface": interface}
-        sources = _primaries(nodes, interface)
+        sources = _primaries(nodes, interface, family)
     gateway = _body(EGRESSLAB_GATEWAYS, name, spec)
     policy = _policy(EGRESSLAB_POLICIES, name, namespace, target, egressGatewayName=name)
     objects = ((EGRESSLAB_GATEWAYS, gateway), policy)
@@ -94,7 +97,9 @@ def own(
 
 
 def existing(client: Client, name: str, nodes: Sequence[Node], *, run: str, namespace: str, target: str) -> Scene:
-    """An EgressGateway of either dialect that is there already; `LabError` if there is none, or no node matches it."""
+    """An EgressGateway of either dialect that is there already; `LabError` if there is none, no node matches it, or it
+    has no address of the target's family."""
+    family = Family.of(ipaddress.ip_address(target))
     body, policies, group = _find(client, name)
     member = group.members[0]
     matching = [node for node in nodes if member.nodes.matches(node.labels)]
@@ -102,11 +107,16 @@ def existing(client: Client, name: str, nodes: Sequence[Node], *, run: str, name
         raise LabError("no node matches it", object=f"EgressGateway {name}", field="spec.nodeSelector")
     policy = _policy(policies, f"drill-{run}", namespace, target, egressGatewayName=name)
     if member.source.kind is SourceKind.VIRTUAL:
-        addressing, sources = Addressing.VIRTUAL_IP, frozenset(ipaddress.ip_address(a) for a in group.virtual_addresses)
+        addressing, sources = Addressing.VIRTUAL_IP, _those(family, group.virtual_addresses)
     else:
         addressing = Addressing.PRIMARY_IP
-        sources = frozenset(map(ipaddress.ip_address, member.source.addresses)) or _primaries(
-            matching, member.source.interface or "eth0"
+        named = member.source.addresses
+        sources = _those(family, named) if named else _primaries(matching, member.source.interface or "eth0", family)
+    if not sources:
+        raise LabError(
+            f"has no {family.label} address",
+            object=f"EgressGateway {name}",
+            fix="ask for a drill of the other family",
         )
     label = _label_of(body, matching)
     return Scene(name, addressing, _names(matching), sources, label, (policy,), labelled_here=False)
@@ -146,7 +156,7 @@ def _label_of(gateway: Object, nodes: Iterable[Node]) -> tuple[str, str]:
 
 def _policy(resource: Resource, name: str, namespace: str, target: str, **spec: Any) -> tuple[Resource, Object]:
     pods = {"matchLabels": {**POD_LABELS, "io.kubernetes.pod.namespace": namespace}}
-    rules = {"selectors": [{"podSelector": pods}], "destinationCIDRs": [f"{target}/32"], **spec}
+    rules = {"selectors": [{"podSelector": pods}], "destinationCIDRs": [str(ipaddress.ip_network(target))], **spec}
     return resource, _body(resource, name, rules)
 
 
@@ -158,22 +168,34 @@ def _names(nodes: Iterable[Node]) -> tuple[str, ...]:
     return tuple(sorted(node.name for node in nodes))
 
 
-def _primaries(nodes: Iterable[Node], interface: str) -> frozenset[IPAddress]:
+def _those(family: Family, addresses: Iterable[str | IPAddress]) -> frozenset[IPAddress]:
+    return frozenset(address for address in map(ipaddress.ip_address, addresses) if Family.of(address) is family)
+
+
+def _carried(node: Node, interface: str, family: Family) -> list[IPInterface]:
+    """Addresses that the world may see; link-local ones it may not."""
+    return [a for a in node.interfaces.get(interface, ()) if Family.of(a.ip) is family and not a.ip.is_link_local]
+
+
+def _primaries(nodes: Iterable[Node], interface: str, family: Family) -> frozenset[IPAddress]:
     found: set[IPAddress] = set()
     for node in nodes:
-        carried = [address.ip for address in node.interfaces.get(interface, ()) if address.version == 4]
+        carried = _carried(node, interface, family)
         if not carried:
-            raise LabError("has no IPv4 address there", object=f"node {node.name}", field="interface", value=interface)
-        found.add(carried[0])
+            raise LabError(
+                f"has no {family.label} address there", object=f"node {node.name}", field="interface", value=interface
+            )
+        found.add(carried[0].ip)
     return frozenset(found)
 
 
-def _spare(node: Node, interface: str) -> IPAddress:
-    for address in node.interfaces.get(interface, ()):
-        if address.version == 4 and address.network.num_addresses > HOST_IN_NETWORK:
-            return address.network[HOST_IN_NETWORK]
+def _spare(node: Node, interface: str, family: Family) -> IPAddress:
+    host = HOST_IN_NETWORK[family]
+    for address in _carried(node, interface, family):
+        if address.network.num_addresses > host:
+            return address.network[host]
     raise LabError(
-        "no address to take on that interface",
+        f"no {family.label} address to take on that interface",
         object=f"node {node.name}",
         value=interface,
         fix="name one with --virtual-ip",

@@ -6,6 +6,7 @@ the pod's is measured, so that what is done here and what is seen there fit on o
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from egresslab.errors import LabError
 from egresslab.lab import nodes, waits
 from egresslab.lab.client import Client
 from egresslab.lab.drills import records, traffic
+from egresslab.lab.drills.families import CONTROLS, TARGETS, Family
 from egresslab.lab.drills.records import Observation
 from egresslab.lab.execs import Running
 from egresslab.lab.nodes import Pod
@@ -28,8 +30,6 @@ MOUNT = "/drill"
 READY = ("test", "-e", "/tmp/traffic/ready")
 EXEC_TIMEOUT_S = 30.0
 CLOCK_READINGS = 5
-TARGET = "203.0.113.10"
-CONTROL = "192.168.60.13"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Pattern:
     `connection_interval_ms`; `new_per_second` more are opened, used once and closed. Datagrams to `control`, which no
     policy selects, tell what of a gap is not the gateway's doing."""
 
-    target: str = TARGET
-    control: str | None = CONTROL
+    target: str = TARGETS[Family.IPV4]
+    control: str | None = CONTROLS[Family.IPV4]
     port: int = 7777
     interval_ms: float = 10.0
     connections: int = 50
@@ -47,6 +47,16 @@ class Pattern:
     new_per_second: float = 10.0
     niceness: int = -10
     """Above what else the node does, so that the traffic program's own lateness stays small."""
+
+    @classmethod
+    def over(cls, family: Family, **options: Any) -> Pattern:
+        """One of that family: target and control are the lab's own, unless an option names others."""
+        return cls(**{"target": TARGETS[family], "control": CONTROLS[family], **options})
+
+    @property
+    def family(self) -> Family:
+        """That of the target."""
+        return Family.of(ipaddress.ip_address(self.target))
 
     def stretched(self, factor: float) -> Pattern:
         """The same, only thinner: every interval is longer by the factor. On nodes that are slow it is not put above

@@ -9,6 +9,7 @@ from typing import Any
 
 from egresslab.lab.display import HTML, TEXT, Table, escape
 from egresslab.lab.drills import promises, timeline
+from egresslab.lab.drills.families import Family
 from egresslab.lab.drills.records import Protocol
 from egresslab.lab.drills.result import DrillResult
 
@@ -56,7 +57,8 @@ def title(result: DrillResult) -> str:
     """One line."""
     verdict = "every promise held" if result.held else "a promise was broken"
     slow = f", stretched {result.patience:g} times for emulated processors" if result.patience > 1 else ""
-    kind = f"{result.mode}, {result.addressing}{slow}"
+    family = f", {result.family.label}" if result.family is not Family.IPV4 else ""
+    kind = f"{result.mode}, {result.addressing}{family}{slow}"
     return f"drill {result.drill} ({kind}): gap {result.measured.gap_ms:.0f} ms, {verdict}"
 
 
