@@ -22,7 +22,7 @@ from egresslab.lab.views.changes import Changes, compare
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-LIST_TIMEOUT_S = 15.0
+LIST_TIMEOUT_S = 30.0
 COLUMNS = ("Source IP", "Destination CIDR", "Egress IP", "Gateway IP")
 
 

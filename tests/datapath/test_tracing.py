@@ -61,7 +61,7 @@ def traced(bench: Bench, pod: IPAddress, destination: str, *more: Any) -> dict[s
     """The trace in the node's namespace, as `-o json` prints it. `more`: protocol, port, source port."""
     protocol, port, source_port = (*more, *(Protocol.TCP, 443, None)[len(more) :])
     job = bench.pool.submit(trace, bench.node.pin_dir, pod, ip_address(destination), protocol, port, source_port)
-    return as_data(job.result(timeout=10))
+    return as_data(job.result(timeout=60))
 
 
 def lookups(found: dict[str, Any]) -> dict[str, str]:

@@ -83,5 +83,5 @@ class Bench:
         self, program: Program, frame: bytes, ifindex: int, mark: int, counts: Program
     ) -> tuple[Outcome, list[Reason]]:
         call: Callable[..., tuple[Outcome, list[tuple[Reason, Count]]]] = run_here
-        outcome, gained = self.pool.submit(call, program, frame, ifindex, mark, counts).result(timeout=10)
+        outcome, gained = self.pool.submit(call, program, frame, ifindex, mark, counts).result(timeout=60)
         return replace(outcome, frame=peeled(outcome.frame, self.node.v4)), [reason for reason, _ in gained]
