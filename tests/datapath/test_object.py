@@ -27,6 +27,7 @@ HELPERS = {
     23: "redirect",
     26: "skb_load_bytes",
     28: "csum_diff",
+    31: "skb_change_proto",
     32: "skb_change_type",
     38: "skb_change_tail",
     34: "get_hash_recalc",

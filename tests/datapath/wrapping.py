@@ -26,20 +26,20 @@ def wrapped(
     identification: int = 1,
 ) -> bytes:
     """A frame in its wrapping, as the device of an honest node sends it to `mac`. ECN as in RFC 6040."""
-    tos = inner[15] & 3 if inner[12:14] == b"\x08\x00" else 0
+    tos = (inner[15] if inner[12:14] == b"\x08\x00" else inner[15] >> 4) & 3
     outer = IP(src=str(source), dst=str(destination), id=identification, tos=2 if tos == CONGESTED else tos, ttl=64)
     tunnel = UDP(sport=port, dport=OVERLAY_PORT, chksum=0) / VXLAN(vni=VNI, flags="Instance")
     return bytes(Ether(dst=mac or inner[:6], src=inner[6:12], type=0x0800) / outer / tunnel / inner)
 
 
 def peeled(frame: bytes, node: IPv4Address) -> bytes:
-    """What a frame of `node` carries, once its wrapping was found to be exactly right; another frame as it is."""
-    packet = Ether(frame)
-    if IP not in packet or packet[IP].src != str(node) or UDP not in packet or packet[UDP].dport != OVERLAY_PORT:
+    """What a frame of `node` carries, once its wrapping was found to be exactly right; another frame as it is. Its own
+    Ethernet header is still to be written, by the neighbour table."""
+    outer = IP(frame[14:])
+    if outer.version != 4 or outer.src != str(node) or UDP not in outer or outer[UDP].dport != OVERLAY_PORT:
         return frame
-    outer = packet[IP]
     inner = frame[SIZE:]
-    assert TUNNEL_PORTS[0] <= packet[UDP].sport < TUNNEL_PORTS[1]
-    expected = wrapped(inner, node, IPv4Address(outer.dst), port=packet[UDP].sport, identification=outer.id)
+    assert TUNNEL_PORTS[0] <= outer[UDP].sport < TUNNEL_PORTS[1]
+    expected = wrapped(inner, node, IPv4Address(outer.dst), port=outer[UDP].sport, identification=outer.id)
     assert frame[14:] == expected[14:]
     return inner

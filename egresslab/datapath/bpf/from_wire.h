@@ -64,11 +64,10 @@ static __always_inline int not_a_reply(struct __sk_buff *skb, int family, struct
 }
 
 /*
- * A packet of the tunnel. What is beyond doubt needs no device: an answer to a flow that was steered to the node where the
- * tunnel begins, and what a pod of that node sends out through this one. It counts as the device's would. A function of its
- * own for the stack's sake; see split.h.
+ * A packet of the tunnel, which begins at `node`. What is beyond doubt needs no device: an answer to a flow that was
+ * steered to that node, and what a pod of that node sends out through this one. It counts as the device's would.
  */
-__noinline int take_from_tunnel(struct __sk_buff *skb)
+static __always_inline int take(struct __sk_buff *skb, int family, __be32 node)
 {
 	const struct config *config = config_get();
 	struct subject *subject = subject_current();
@@ -77,32 +76,55 @@ __noinline int take_from_tunnel(struct __sk_buff *skb)
 	struct gateway gateway;
 	struct packet *packet;
 	struct flow *flow;
-	__be32 node = plainly_wrapped_by(skb);
 	int reason;
 
-	if (!node || !config || !subject)
+	if (!config || !subject)
 		return pass(skb, FROM_WIRE, NOT_OURS);
 	packet = &subject->packet;
 	__builtin_memset(packet, 0, sizeof(*packet));
-	if (parse_network_v4(skb, NETWORK + WRAPPING, packet))
+	if (family == AF_INET ? parse_network_v4(skb, NETWORK + WRAPPING, packet)
+			      : parse_network_v6(skb, NETWORK + WRAPPING, packet))
 		return pass(skb, FROM_WIRE, NOT_OURS);
 
 	endpoint = endpoint_of(&packet->destination);
 	if (endpoint && endpoint->ifindex) {
-		flow = flow_answered(skb, AF_INET, subject);
+		flow = flow_answered(skb, family, subject);
 		if (!flow || flow->kind != FLOW_STEERED || (flow->tcp_flags & SEGMENTED) ||
-		    !slot_with_gateway(flow->slot, &gateway) || gateway.endpoint != node || !unwrap(skb))
+		    !slot_with_gateway(flow->slot, &gateway) || gateway.endpoint != node || !unwrap(skb, family))
 			return pass(skb, FROM_WIRE, NOT_OURS);
 		count(skb, FROM_OVERLAY, DELIVERED);
 		return send_to_pod(skb, endpoint);
 	}
 	subject->node = node;
-	slot = slot_of_steered(skb, AF_INET, config, subject, &flow, &reason);
+	slot = slot_of_steered(skb, family, config, subject, &flow, &reason);
 	if (!slot || packet->transport == TRANSPORT_ERROR || packet->part != FRAGMENT_NONE ||
-	    (flow && (flow->tcp_flags & SEGMENTED)) || !unwrap(skb))
+	    (flow && (flow->tcp_flags & SEGMENTED)) || !unwrap(skb, family))
 		return pass(skb, FROM_WIRE, NOT_OURS);
 	packet->transport_offset -= WRAPPING;
-	return gateway_out(skb, AF_INET, config, subject, FROM_OVERLAY, flow, slot);
+	return gateway_out(skb, family, config, subject, FROM_OVERLAY, flow, slot);
+}
+
+/* Functions of their own for the stack's sake; see split.h. */
+__noinline int take_v4(struct __sk_buff *skb, __u32 node)
+{
+	return take(skb, AF_INET, node);
+}
+
+__noinline int take_v6(struct __sk_buff *skb, __u32 node)
+{
+	return take(skb, AF_INET6, node);
+}
+
+static __always_inline int take_from_tunnel(struct __sk_buff *skb)
+{
+	__be32 node = plainly_wrapped_by(skb);
+	__be16 protocol;
+
+	if (!node || bpf_skb_load_bytes(skb, NETWORK + WRAPPING - sizeof(protocol), &protocol, sizeof(protocol)))
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	if (protocol == bpf_htons(ETH_P_IP))
+		return take_v4(skb, node);
+	return protocol == bpf_htons(ETH_P_IPV6) ? take_v6(skb, node) : pass(skb, FROM_WIRE, NOT_OURS);
 }
 
 static __always_inline int from_wire_family(struct __sk_buff *skb, int family)

@@ -7,7 +7,6 @@
  *
  * - packets of several segments (GSO): only it can mark them as tunnelled, and unmark them;
  * - what does not fit the underlay in one piece, and what came in pieces;
- * - inner IPv6: no helper of 5.10 turns a packet of one family into another one's of the same size;
  * - whatever is not beyond doubt: another header than we write, a tunnel that does not begin where it should.
  *
  * Nothing is overtaken. Both ways lead through one device queue in the order of sending. Where it is unwrapped, the device
@@ -17,6 +16,10 @@
  * `encapsulation` on an skb tells a card where the inner checksum begins. A card's driver makes new skbs for what it
  * receives; a veth link hands on the same, and no helper clears the mark. So it is not set on an underlay of that kind
  * (CONFIG_LEAVE_CHECKSUMS), where nothing computes checksums.
+ *
+ * An IPv6 packet becomes an IPv4 one by being wrapped, which the marks say to the kernel. Without them, and on the way
+ * back, bpf_skb_change_proto() says it; it also takes the difference of the two headers off, or puts it on (CUT), and so
+ * much more, or less, room is made. That much of the IPv6 header is then written again.
  */
 #pragma once
 
@@ -41,9 +44,11 @@ struct wrapping {
 	struct udphdr udp;
 	struct vxlan vxlan;
 	struct ethhdr frame;
+	__u8 begin[sizeof(struct ipv6hdr) - sizeof(struct iphdr)];	/* of a header that was cut; see above */
 };
 
-#define WRAPPING (__builtin_offsetof(struct wrapping, frame) + sizeof(struct ethhdr))
+#define WRAPPING __builtin_offsetof(struct wrapping, begin)
+#define CUT (sizeof(struct ipv6hdr) - sizeof(struct iphdr))
 _Static_assert(WRAPPING == 50, "RFC 7348: no padding");
 
 /* On packets that were wrapped here. They leave at once. */
@@ -103,46 +108,72 @@ static __always_inline bool underlay_route(struct __sk_buff *skb, const struct c
 	return true;
 }
 
+/* What of a frame the wrapping repeats. */
+struct wrapped {
+	struct ethhdr frame;
+	__u8 network[2];	/* version and type of service, or version and traffic class */
+};
+
+/* NONE: it is wrapped. UNWRAPPED: nothing changed. DROP: something did. */
+static __always_inline int wrap(struct __sk_buff *skb, const struct config *config, const struct wrapped *inner,
+				__be32 node, __u32 length)
+{
+	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+	struct wrapping wrapping = {
+		.ip = {
+			.version = 4,
+			.ihl = sizeof(wrapping.ip) / 4,
+			.tos = outer_tos(v6 ? inner->network[1] >> 4 : inner->network[1]),
+			.tot_len = bpf_htons(length),
+			.id = bpf_get_prandom_u32(),
+			.ttl = 64,
+			.protocol = IPPROTO_UDP,
+			.saddr = config->address_v4,
+			.daddr = node,
+		},
+		.udp = {
+			.source = tunnel_source_port(skb, config),
+			.dest = config->overlay_port,
+			.len = bpf_htons(length - sizeof(wrapping.ip)),
+		},
+		.vxlan = { .flags = VXLAN_HAS_VNI, .vni = bpf_htonl(config->vni << 8) },
+		.frame = inner->frame,
+	};
+	__u64 marks = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+		      BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr));
+	__u32 size = WRAPPING;
+
+	wrapping.ip.check = ~header_sum(&wrapping.ip);
+	if (config->flags & CONFIG_LEAVE_CHECKSUMS)
+		marks = 0;
+	if (v6 && !marks) {
+		if (bpf_skb_load_bytes(skb, NETWORK, wrapping.begin, CUT) ||
+		    bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
+			return UNWRAPPED;
+		if (bpf_skb_adjust_room(skb, size + CUT, BPF_ADJ_ROOM_MAC, 0))
+			return DROP;
+		size += CUT;
+	} else if (bpf_skb_adjust_room(skb, size, BPF_ADJ_ROOM_MAC, marks)) {
+		return UNWRAPPED;
+	}
+	return bpf_skb_store_bytes(skb, NETWORK, &wrapping, size, BPF_F_RECOMPUTE_CSUM) ? DROP : NONE;
+}
+
 /* Sends the packet to `node`, in its wrapping. UNWRAPPED: that is for the device to do, and nothing changed. */
 __noinline int send_wrapped(struct __sk_buff *skb, __u32 node)
 {
 	const struct config *config = config_get();
-	struct wrapping wrapping = {};
 	__u32 length = skb->len - NETWORK + WRAPPING;
-	__u64 marks = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-		      BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct ethhdr));
 	struct bpf_redir_neigh next_hop = {};
-	struct {
-		struct ethhdr frame;
-		__u8 version;
-		__u8 tos;
-	} inner;
+	struct wrapped inner;
+	int refused;
 
 	if (!config || bpf_skb_load_bytes(skb, 0, &inner, sizeof(inner)) ||
 	    !underlay_route(skb, config, node, length, &next_hop))
 		return UNWRAPPED;
-	wrapping.udp.source = tunnel_source_port(skb, config);
-	if (config->flags & CONFIG_LEAVE_CHECKSUMS)
-		marks = 0;
-	if (bpf_skb_adjust_room(skb, WRAPPING, BPF_ADJ_ROOM_MAC, marks))
-		return UNWRAPPED;
-	wrapping.ip.version = 4;
-	wrapping.ip.ihl = sizeof(wrapping.ip) / 4;
-	wrapping.ip.tos = outer_tos(inner.tos);
-	wrapping.ip.tot_len = bpf_htons(length);
-	wrapping.ip.id = bpf_get_prandom_u32();
-	wrapping.ip.ttl = 64;
-	wrapping.ip.protocol = IPPROTO_UDP;
-	wrapping.ip.saddr = config->address_v4;
-	wrapping.ip.daddr = node;
-	wrapping.ip.check = ~header_sum(&wrapping.ip);
-	wrapping.udp.dest = config->overlay_port;
-	wrapping.udp.len = bpf_htons(length - sizeof(wrapping.ip));
-	wrapping.vxlan.flags = VXLAN_HAS_VNI;
-	wrapping.vxlan.vni = bpf_htonl(config->vni << 8);
-	wrapping.frame = inner.frame;
-	if (bpf_skb_store_bytes(skb, NETWORK, &wrapping, WRAPPING, BPF_F_RECOMPUTE_CSUM))
-		return DROP;
+	refused = wrap(skb, config, &inner, node, length);
+	if (refused)
+		return refused;
 	skb->mark = MARK_WRAPPED;
 	return bpf_redirect_neigh(config->underlay_ifindex, &next_hop, sizeof(next_hop), 0);
 }
@@ -150,8 +181,7 @@ __noinline int send_wrapped(struct __sk_buff *skb, __u32 node)
 /* Whether a packet may be wrapped at all. */
 static __always_inline bool may_be_wrapped(const struct __sk_buff *skb, const struct config *config)
 {
-	return config->underlay_ifindex && !skb->gso_size && skb->protocol == bpf_htons(ETH_P_IP) &&
-	       !skb->vlan_present && !is_trial(skb);
+	return config->underlay_ifindex && !skb->gso_size && !skb->vlan_present && !is_trial(skb);
 }
 
 /* Where the tunnel of a packet on the underlay begins, when nothing about its wrapping is out of the ordinary; else 0. */
@@ -170,15 +200,23 @@ __noinline int plainly_wrapped_by(struct __sk_buff *skb)
 	    (wrapping.ip.tos & ECN) == ECN_CE || header_sum(&wrapping.ip) != 0xffff ||
 	    wrapping.udp.dest != config->overlay_port || wrapping.udp.check ||
 	    wrapping.udp.len != bpf_htons(length - sizeof(wrapping.ip)) || wrapping.vxlan.flags != VXLAN_HAS_VNI ||
-	    wrapping.vxlan.vni != bpf_htonl(config->vni << 8) || wrapping.frame.h_proto != bpf_htons(ETH_P_IP))
+	    wrapping.vxlan.vni != bpf_htonl(config->vni << 8))
 		return 0;
 	return wrapping.ip.saddr;
 }
 
-/* The packet becomes the one that it carries; false when the kernel refused, and nothing changed. */
-static __always_inline bool unwrap(struct __sk_buff *skb)
+/* The packet becomes the one that it carries. False: the kernel had no memory for that, and the stack may see to it. */
+static __always_inline bool unwrap(struct __sk_buff *skb, int family)
 {
-	if (bpf_skb_adjust_room(skb, -(__s32)WRAPPING, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET))
+	__be16 protocol = bpf_htons(ETH_P_IPV6);
+	__s32 room = family == AF_INET ? WRAPPING : WRAPPING + CUT;
+
+	if (family == AF_INET6 && bpf_skb_change_proto(skb, protocol, 0))
+		return false;
+	if (bpf_skb_adjust_room(skb, -room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET))
+		return false;
+	if (family == AF_INET6 &&
+	    bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol), 0))
 		return false;
 	/* The checksum that a card found right was first of all the outer one's, as the kernel counts (skbuff.h). */
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
