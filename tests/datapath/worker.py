@@ -85,12 +85,7 @@ class Bench:
         self, program: Program, frame: bytes, ifindex: int, mark: int, counts: Program
     ) -> tuple[Outcome, list[Reason]]:
         call: Callable[..., tuple[Outcome, list[tuple[Reason, Count]]]] = run_here
-<<<<<<< Updated upstream
         outcome, gained = self.pool.submit(call, program, frame, ifindex, mark, counts).result(timeout=60)
-        return replace(outcome, frame=peeled(outcome.frame, self.node.v4)), [reason for reason, _ in gained]
-=======
-        outcome, gained = self.pool.submit(call, program, frame, ifindex, mark, counts).result(timeout=10)
         inner = peeled(outcome.frame, self.node.v4)
         self.wrapped = inner != outcome.frame
         return replace(outcome, frame=inner), [reason for reason, _ in gained]
->>>>>>> Stashed changes
