@@ -25,6 +25,9 @@ from egresslab.lab.drills.result import DrillResult
 from egresslab.lab.drills.scene import Addressing
 from egresslab.lab.drills.sender import Pattern
 
+FEWER_CONNECTIONS = 10
+"""What is kept open by default where processors are emulated."""
+
 app = typer.Typer(help="Traffic through a fault, measured.", no_args_is_help=True)
 
 
@@ -79,7 +82,8 @@ def _drill(
     environment: Environment | None = None if outside else open_environment(kind, lab)
     kubeconfig = environment.kubeconfig() if environment else attachment.kubeconfig_of_variable()
     if connections is None:
-        connections = round(plan.pattern.connections / (environment.patience if environment else 1))
+        slow = environment is not None and environment.patience > 1
+        connections = FEWER_CONNECTIONS if slow else plan.pattern.connections
     plan = replace(plan, pattern=replace(plan.pattern, connections=connections))
     client, progress = Client(kubeconfig), StepLines()
     try:

@@ -21,8 +21,8 @@ from egresslab.environments.vm.store import SystemImage
 from egresslab.errors import EnvironmentFailure
 
 DEADLINE_S = 30.0
-EMULATED_PATIENCE = 5.0
-"""An emulated processor is some ten times slower, but nothing waits for the processor alone."""
+EMULATED_PATIENCE = 10.0
+"""An emulated processor is some ten times slower."""
 
 
 def machine_names(topology: Topology) -> tuple[str, ...]:
