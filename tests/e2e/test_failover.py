@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from egresslab.environments.netns.paths import LabPaths
 from egresslab.lab import Lab
 from egresslab.lab.drills.records import Protocol
 from egresslab.lab.drills.result import DrillResult
+from egresslab.lab.nodes import INTERFACES_ANNOTATION
 from egresslab.lab.waits import Pending
 from egresslab.voter.files import read_report, read_voting
 from tests.e2e.policies import IFCONFIG, policy
@@ -104,6 +106,13 @@ def drill(lab: Lab, kind: str = "failover", **options: Any) -> DrillResult:
     return result
 
 
+def hardware(lab: Lab, node: str) -> str:
+    """Hardware address of a node's public interface, as its agent says."""
+    body = json.loads(lab.kubectl(f"get node {node} -o json").stdout)
+    mac: str = json.loads(body["metadata"]["annotations"][INTERFACES_ANNOTATION])["eth1"]["mac"]
+    return mac
+
+
 def lost(result: DrillResult) -> dict[Protocol, int]:
     return {protocol: loss.lost for protocol, loss in result.measured.losses.items() if loss.lost}
 
@@ -148,6 +157,21 @@ def test_connections_outlive_the_crash_of_their_gateway(lab: Lab) -> None:
     assert result.after not in ("", result.before)
     assert recovered(result)
     assert result.measured.connections.kept == 50
+
+
+@pytest.mark.usefixtures("settled")
+def test_connections_over_ipv6_outlive_the_crash_of_their_gateway_too(lab: Lab) -> None:
+    result = drill(lab, mode="crash", family="ipv6", connections=10)
+    assert result.after not in ("", result.before)
+    assert recovered(result)
+    assert result.measured.connections.kept == 10
+    assert [str(seen.address) for seen in result.measured.sources] == ["fd00:18::242"]
+    assert result.measured.strangers == {}
+    owners = result.measured.owners
+    assert owners is not None
+    assert owners.at_once == 1
+    # First to last: the one that died, and then the other; nobody else ever claimed the address.
+    assert [reign.hardware for reign in owners.reigns] == [hardware(lab, result.before), hardware(lab, result.after)]
 
 
 @pytest.mark.usefixtures("settled")

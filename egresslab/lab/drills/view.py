@@ -13,6 +13,7 @@ from egresslab.lab.drills.families import Family
 from egresslab.lab.drills.records import Protocol
 from egresslab.lab.drills.result import DrillResult
 
+MOST_OWNERS = 6
 MIME = "application/vnd.egresslab.drill+json"
 NAMES = {
     Protocol.UDP: "UDP",
@@ -47,7 +48,7 @@ def summary_table(result: DrillResult) -> Table:
         *((f"source {seen.address}", f"{seen.answers} answers") for seen in result.measured.sources),
     ]
     if result.measured.owners is not None:
-        rows.append(("owners of the address", " → ".join(r.hardware for r in result.measured.owners.reigns) or "none"))
+        rows.append(("owners of the address", _succession([r.hardware for r in result.measured.owners.reigns])))
     if result.measured.control.sent:
         rows.append(("gap without a gateway", f"{result.measured.control.gap_ms:.0f} ms, for comparison"))
     return Table("What was seen", ("", "observed"), tuple(rows))
@@ -78,6 +79,12 @@ def html(result: DrillResult) -> str:
 def bundle(result: DrillResult) -> dict[str, Any]:
     """MIME bundle for a notebook."""
     return {MIME: result.to_json(), TEXT: text(result), HTML: html(result)}
+
+
+def _succession(owners: list[str]) -> str:
+    """One after the other; two that fight for an address would go on for pages."""
+    more = len(owners) - MOST_OWNERS
+    return " → ".join([*owners[:MOST_OWNERS], *([f"… {more} more"] if more > 0 else [])]) or "none"
 
 
 def _in_brackets(parts: list[str]) -> str:

@@ -140,6 +140,13 @@ def test_the_line_of_time_marks_the_gap_and_nothing_else() -> None:
     assert "×" not in next(line for line in view.text(result(measured(0))).splitlines() if line.startswith("UDP"))
 
 
+def test_two_that_fight_for_the_address_do_not_fill_the_page() -> None:
+    fight = Owners(REIGNS * 100, 2)
+    shown = next(line for line in view.text(result(replace(measured(), owners=fight))).splitlines() if "owners" in line)
+    assert len(shown) < 200
+    assert shown.endswith("… 194 more")
+
+
 def test_a_plan_in_words() -> None:
     plan = plan_of("failover", {"mode": "link-cut", "connections": 7, "virtual": "172.18.18.9", "after_s": 1.0})
     assert (plan.mode, plan.pattern.connections, str(plan.virtual)) == (Mode.LINK_CUT, 7, "172.18.18.9")
