@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import cast
 
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from egresslab.api.resources import EGRESSLAB_GATEWAYS, Object, Resource
 from egresslab.errors import LabError
+from egresslab.lab.client import Client
 from egresslab.lab.drills import scene
 from egresslab.lab.drills.families import Family, agreed
 from egresslab.lab.drills.notebook import plan_of
-from egresslab.lab.drills.scene import Addressing
+from egresslab.lab.drills.scene import Addressing, Scene
 from egresslab.lab.drills.sender import Pattern
 from egresslab.lab.drills.witness import ANNOUNCED, ANSWERED, claim, question
 from egresslab.lab.nodes import Node
@@ -69,6 +72,40 @@ def test_the_scene_is_of_the_targets_family() -> None:
             made = scene.own(addressing, [node], run="r", interface="eth1", namespace="n", target=target, virtual=None)
             assert made.sources == {ipaddress.ip_address(source)}
             assert made.objects[-1][1]["spec"]["destinationCIDRs"] == [network]
+
+
+class OneGateway:
+    """A cluster with an EgressGateway of that spec."""
+
+    def __init__(self, virtual: list[str]) -> None:
+        self._spec = {
+            "nodeSelector": {"matchLabels": {"gw": "yes"}},
+            "source": {"virtualIPs": virtual, "announceInterfaces": ["eth1"]},
+        }
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+        if resource is not EGRESSLAB_GATEWAYS:
+            return None
+        return {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {"name": name, "uid": "u"},
+            "spec": self._spec,
+        }
+
+
+def test_of_a_gateway_that_is_there_the_addresses_of_the_family_count() -> None:
+    node = Node("a", (), {}, {"gw": "yes"})
+
+    def found(virtual: list[str], target: str) -> Scene:
+        client = cast("Client", OneGateway(virtual))
+        return scene.existing(client, "out", [node], run="r", namespace="n", target=target)
+
+    both = ["172.18.18.77", "fd00:18::77"]
+    assert found(both, "203.0.113.10").virtual == ipaddress.ip_address(both[0])
+    assert found(both, "2001:db8:113::10").virtual == ipaddress.ip_address(both[1])
+    with pytest.raises(LabError, match="has no IPv6 address"):
+        found(both[:1], "2001:db8:113::10")
 
 
 def test_the_question_is_a_solicitation_as_the_standard_has_it() -> None:
