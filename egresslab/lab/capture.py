@@ -22,7 +22,9 @@ from egresslab.lab.execs import Running
 NAMESPACE, POD = "outside", "capture"
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
-SOURCE = re.compile(r"^(?:\S+ +(?:In|Out) +)?IP6? (?P<source>\S+) > ")
+SOURCE = re.compile(r"^(?:(?!lo )\S+ +(?:In|Out) +)?IP6? (?P<source>\S+) > ")
+"""What a host tells itself is on no wire: an outside whose connection has lost its gateway tells itself that nobody is
+there."""
 TUNNEL_HEADER = re.compile(r", (?:vni|instance) \d+$")
 """How the line of a tunnel's packet ends (tcpdump takes port 8472 for that of OTV unless told otherwise); the packet
 inside follows on a line of its own."""

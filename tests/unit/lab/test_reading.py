@@ -101,6 +101,7 @@ IP6 fd00:18::12.39642 > 2001:db8:113::10.80: Flags [S], seq 1, win 64800, length
 IP 192.168.60.11 > 203.0.113.10: ICMP echo request, id 7, seq 1, length 64
 IP6 fe80::1 > ff02::1: ICMP6, router advertisement, length 16
 \tsome detail 10.0.0.1.80 > 10.0.0.2.80
+lo    In  IP 203.0.113.10 > 203.0.113.10: ICMP host 172.18.18.242 unreachable, length 84
 """
     found = capture.count(capture.packets(printed))
     assert {str(address): count for address, count in found.items()} == {
