@@ -123,7 +123,10 @@ def test_the_datapath_passes_on_this_kernel(alone: LabPaths, file: str) -> None:
     words += f"exec {python} -B -m pytest -q --deselect {OUTSIDE}"
     begun = time.monotonic()
     ended = machine.run(
-        alone, NODE, ["/bin/sh", "-c", f"{words} --timeout 600 --durations 3 tests/datapath/{file} 2>&1"], deadline_s=SUITE_S
+        alone,
+        NODE,
+        ["/bin/sh", "-c", f"{words} --timeout 600 --durations 3 tests/datapath/{file} 2>&1"],
+        deadline_s=SUITE_S,
     )
     print(f"{file}: {time.monotonic() - begun:.0f} s: {ended.stdout.splitlines()[-1:]}")
     assert ended.exit_code == 0, ended.stdout[-6000:]
