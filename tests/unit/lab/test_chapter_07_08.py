@@ -25,6 +25,7 @@ def drill(
     gap_ms: float = 190.0,
     control_ms: float = 20.0,
     strangers: dict[str, int] | None = None,
+    patience: float = 1.0,
 ) -> Any:
     connections = SimpleNamespace(kept=kept, reset=reset, silent=silent, moved=0, lost=reset + silent)
     seen = [SimpleNamespace(address=ipaddress.ip_address(source)) for source in sources]
@@ -32,7 +33,7 @@ def drill(
     measured = SimpleNamespace(
         connections=connections, sources=seen, gap_ms=gap_ms, control=control, strangers=strangers or {}
     )
-    return SimpleNamespace(measured=measured)
+    return SimpleNamespace(measured=measured, patience=patience)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def drill(
         (drill(kept=23, silent=1), Outcome.FAIL),
         (drill(sources=(VIRTUAL, OTHER)), Outcome.FAIL),
         (drill(gap_ms=1200), Outcome.FAIL),
+        (drill(gap_ms=1200, patience=10), Outcome.PASS),
         (drill(strangers={OTHER: 1}), Outcome.FAIL),
     ],
 )
@@ -81,6 +83,8 @@ def test_reset_means_that_none_is_left_hanging(bench: FakeBench, found: Any, out
         (drill(gap_ms=25), Outcome.PASS),
         (drill(gap_ms=130, control_ms=100), Outcome.PASS),
         (drill(gap_ms=130), Outcome.FAIL),
+        (drill(gap_ms=365, control_ms=35, patience=10), Outcome.PASS),
+        (drill(gap_ms=600, control_ms=35, patience=10), Outcome.FAIL),
         (drill(gap_ms=25, kept=23, reset=1), Outcome.FAIL),
     ],
 )
