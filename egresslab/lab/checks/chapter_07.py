@@ -22,7 +22,7 @@ def connections_lost(bench: Bench, drill: DrillResult) -> Finding:
 
 
 def connections_kept(bench: Bench, drill: DrillResult, address: str) -> Finding:
-    """Every connection went on, from one address, with a gap below a second (longer on slow nodes), and no packet left as somebody else."""
+    """Every connection went on, from one address, with a gap below a second, and no packet left as somebody else."""
     seen = drill.measured
     sources = [str(source.address) for source in seen.sources]
     total = _all(drill)
