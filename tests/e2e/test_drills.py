@@ -16,15 +16,17 @@ from egresslab.lab.drills.drill import Drill, Plan
 from egresslab.lab.drills.scene import LABEL, Addressing
 from egresslab.lab.drills.sender import Pattern
 from egresslab.lab.drills.strikes import Strikes
+from tests.e2e.test_failover import recovered
 
 QUICK = {"addressing": "cilium", "connections": 10, "before_s": 0.3, "after_s": 1.0}
 
 
 def test_an_agent_may_die_under_traffic(lab: Lab) -> None:
     result = lab.drill("failover", mode="agent-kill", **QUICK)
-    assert result, str(result)
+    assert recovered(result), str(result)
     assert result.measured.connections.kept == 10
     assert [str(seen.address) for seen in result.measured.sources] == ["172.18.18.11"]
+    assert result.measured.strangers == {}
 
 
 def test_what_was_broken_is_healed_after_an_interrupt(
