@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from egresslab.api.resources import DEPLOYMENTS, NODES, PODS
+from egresslab.api.resources import DEPLOYMENTS, NODES, PODS, Object
 from egresslab.environments.base import Environment, Fault, FaultKind
 from egresslab.errors import LabError
 from egresslab.lab import manifests, nodes, waits
@@ -108,19 +108,31 @@ def breakage(mode: Mode, client: Client, environment: Environment | None, node: 
 
 
 def agent_back(client: Client, node: str, containers: int | None = None) -> Callable[[], None]:
-    """A wait until the agent's containers there, or as many of them, have been started anew and are ready."""
+    """A wait until the agent's containers there, or as many of them, have been started anew and are ready.
 
-    def starts() -> tuple[int, bool]:
-        body = client.get(PODS, pod, SYSTEM)
-        return sum(c["restartCount"] for c in body["status"].get("containerStatuses") or []), nodes.ready(body)
+    The kubelet delays the restart of what keeps ending, up to five minutes; whoever drills again and again is spared
+    that by a new pod.
+    """
+
+    def statuses(body: Object) -> list[Object]:
+        return body["status"].get("containerStatuses") or []
+
+    def starts(body: Object) -> int:
+        return sum(item["restartCount"] for item in statuses(body))
 
     pod = agent_pod(client, node)
-    before, _ = starts()
-    expected = containers or len(client.get(PODS, pod, SYSTEM)["spec"]["containers"])
+    body = client.get(PODS, pod, SYSTEM)
+    wanted = starts(body) + (containers or len(body["spec"]["containers"]))
 
     def back() -> bool | waits.Pending:
-        now, ready = starts()
-        return (ready and now >= before + expected) or waits.Pending(f"{now - before} restarts, ready: {ready}")
+        body = client.find(PODS, pod, SYSTEM)
+        if body is None:
+            return bool(agent_pod(client, node))
+        waiting = [(item["state"].get("waiting") or {}).get("reason") for item in statuses(body)]
+        if "CrashLoopBackOff" in waiting and "deletionTimestamp" not in body["metadata"]:
+            client.delete(PODS, pod, SYSTEM)
+        now = starts(body)
+        return (nodes.ready(body) and now >= wanted) or waits.Pending(f"{wanted - now} restarts to go: {waiting}")
 
     def settle() -> None:
         waits.wait_for(f"the agent on {node} to be back", back, timeout_s=AGENT_BACK_S * client.patience)
