@@ -9,8 +9,9 @@ being held up makes no gap smaller either.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from egresslab.lab.drills.records import GATEWAY_TRAFFIC, Flow, Observation, Protocol, Question
@@ -86,31 +87,33 @@ def gaps(questions: Iterable[Question], interval_ns: int, since: int, until: int
     """Gaps that end after `since`; `until` ends one that is still open. Questions may be of several flows."""
     asked = sorted((q for q in questions if q.sent <= until), key=lambda q: q.sent)
     answers = sorted(q.answered for q in asked if q.answered is not None)
+    unanswered = [q.sent for q in asked if q.answered is None]
+    answered = iter([(q.sent, q.answered) for q in asked if q.answered is not None])
+    coming = next(answered, None)
+    waiting: deque[tuple[int, int]] = deque()
     found: list[Gap] = []
     for before, after in itertools.pairwise(answers):
+        # Those asked before and answered not before this answer, the longest waiting first.
+        while coming is not None and coming[0] < after:
+            waiting.append(coming)
+            coming = next(answered, None)
+        while waiting and waiting[0][1] < after:
+            waiting.popleft()
         if after > since and after - before > interval_ns + JITTER_NS:
-            start = _opened(asked, before, after, interval_ns)
-            if start is not None and after > start:
+            lost = bisect_right(unanswered, before)
+            if lost < len(unanswered) and unanswered[lost] < after:
+                start = before + interval_ns
+            elif waiting:
+                start = max(before, waiting[0][0])
+            else:
+                continue
+            if after > start:
                 found.append(Gap(start, after))
     last = answers[-1] if answers else min((q.sent for q in asked), default=until)
-    still = [q.sent for q in asked if q.answered is None and q.sent > last]
+    still = [sent for sent in unanswered if sent > last]
     if still and until - last > max(IN_FLIGHT_NS, interval_ns):
-        found.append(Gap(min(still), until, closed=False))
+        found.append(Gap(still[0], until, closed=False))
     return found
-
-
-def _opened(asked: Sequence[Question], before: int, after: int, interval_ns: int) -> int | None:
-    """When the gap between two answers began."""
-    waiting = [
-        q.sent
-        for q in asked
-        if q.sent < after and ((q.answered is None and q.sent > before) or (q.answered or 0) >= after)
-    ]
-    if not waiting:
-        return None
-    if any(q.answered is None and before < q.sent < after for q in asked):
-        return before + interval_ns
-    return max(before, min(waiting))
 
 
 def loss(observation: Observation, protocol: Protocol, since: int) -> Loss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 
 import pytest
@@ -147,3 +148,28 @@ def test_a_question_claims_nothing_and_an_answer_does() -> None:
     assert claim(bytes(reply), wanted) == (ANSWERED, "02:01:ac:12:12:0b")
     reply[38:42] = wanted
     assert claim(bytes(reply), wanted) == (ANNOUNCED, "02:01:ac:12:12:0b")
+
+
+def plainly(questions: list[Question], interval: int, since: int, until: int) -> list[tuple[int, int]]:
+    """The definition of closed gaps, read aloud: for each pair of answers every question is looked at."""
+    asked = [q for q in questions if q.sent <= until]
+    answers = sorted(q.answered for q in asked if q.answered is not None)
+    found = []
+    for before, after in itertools.pairwise(answers):
+        lost = [q for q in asked if q.answered is None and before < q.sent < after]
+        late = [q.sent for q in asked if q.answered is not None and q.sent < after <= q.answered]
+        start = before + interval if lost else max(before, min(late, default=after))
+        if after > since and after - before > interval + MS and after > start:
+            found.append((start, after))
+    return found
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.none() | st.integers(0, 120)), max_size=60),
+    st.integers(0, 300),
+    st.integers(200, 500),
+)
+def test_gaps_are_those_of_the_definition(trips: list[tuple[int, int | None]], since: int, until: int) -> None:
+    asked = [Question(sent * MS, None if trip is None else (sent + trip) * MS, BEFORE) for sent, trip in trips]
+    found = gaps.gaps(asked, INTERVAL, since * MS, until * MS)
+    assert [(gap.start, gap.end) for gap in found if gap.closed] == plainly(asked, INTERVAL, since * MS, until * MS)
