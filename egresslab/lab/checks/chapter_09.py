@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from egresslab.lab import tunnel
 from egresslab.lab.capture import Capture
 from egresslab.lab.checks.addresses import source_is_address
 from egresslab.lab.checks.model import Bench, Check, Finding, Outcome
+
+BEGINNING = re.compile(r"(?P<client>\S+) > \S+: Flags \[S\]")
+RECEIVER = re.compile(r" > (?P<receiver>\S+): ")
 
 
 def ways(bench: Bench, capture: Capture, out: str, back: str) -> Finding:
@@ -20,10 +25,14 @@ def ways(bench: Bench, capture: Capture, out: str, back: str) -> Finding:
 
 def symmetric(bench: Bench, capture: Capture, out: str, back: str) -> Finding:
     """As `ways`, and no packet came in any other way than `back`, but over the pod's own link or out of the tunnel's
-    device, which has unwrapped it."""
+    device, which has unwrapped it. A server repeats its answers to an earlier trial for half a minute: only connections
+    that began while the capture ran count."""
     finding = ways(bench, capture, out, back)
-    others = [line for line in capture.lines if " In" in _way(line) and _way(line) != back and " > " in line]
-    strays = [line for line in others if not _way(line).startswith(("veth", "egress_vxlan"))]
+    begun = {match["client"] for line in capture.lines for match in BEGINNING.finditer(line)}
+    others = [line for line in capture.lines if " In" in _way(line) and _way(line) != back]
+    strays = [
+        line for line in others if not _way(line).startswith(("veth", "egress_vxlan")) and _receiver(line) in begun
+    ]
     if finding.outcome is Outcome.PASS and strays:
         return Finding(Outcome.FAIL, finding.expected + ", nothing else", strays[0], finding.command)
     return finding
@@ -41,6 +50,12 @@ def asked_but_unanswered(bench: Bench, pod: str, url: str, capture: Capture) -> 
         f"outside: {capture}; pod: {answer}",
         capture.typed,
     )
+
+
+def _receiver(line: str) -> str | None:
+    """Address and port that the packet in front is for."""
+    found = RECEIVER.search(line)
+    return found["receiver"] if found else None
 
 
 def _way(line: str) -> str:
