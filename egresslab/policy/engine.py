@@ -282,9 +282,12 @@ class Engine:
         old, state.profile = state.profile, profile
         if profile.states:
             profile.pods += 1
+            # An identity remembers its profile also while no pod has it.
+            self._profiles.setdefault(profile.states, profile)
         if old.states:
             old.pods -= 1
-            if old.pods == 0:
+            # Another one may have been built for the same policies meanwhile.
+            if old.pods == 0 and self._profiles.get(old.states) is old:
                 del self._profiles[old.states]
 
     def _reprofile(self, identities: Iterable[Identity], changes: Changes) -> None:
