@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from egresslab.cluster.assets import VARIABLE, Assets
-from egresslab.environments.base import Silent
-from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.errors import ClusterError
 from tests.cluster.apiserver.conftest import run_kubectl
+from tests.fresh_lab import fresh_lab
 
 
 def test_a_directory_without_the_programs_is_named(tmp_path: Path) -> None:
@@ -27,9 +26,7 @@ def test_a_directory_without_the_programs_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(VARIABLE), reason=f"{VARIABLE} is not set")
 def test_pods_run_and_can_be_entered() -> None:
-    lab = NetnsEnvironment("assets-test")
-    try:
-        lab.create(Silent())
+    with fresh_lab("assets-test") as lab:
 
         def kubectl(*words: str) -> str:
             done: subprocess.CompletedProcess[str] = run_kubectl(lab.kubeconfig(), *words)
@@ -43,5 +40,3 @@ def test_pods_run_and_can_be_entered() -> None:
         assert kubectl("exec", "client", "--", "curl", "-s", "http://192.168.60.13/").strip() == node
         assert kubectl("get", "pod", "client", "-o", "jsonpath={.metadata.labels.node}").startswith("lab-worker")
         kubectl("delete", "pod", "client", "--grace-period=1")
-    finally:
-        lab.delete(Silent())

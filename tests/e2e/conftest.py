@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from egresslab.environments.base import Silent
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.lab import Lab
-
-NAME = "e2e"
+from tests.fresh_lab import fresh_lab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,13 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def environment() -> Iterator[NetnsEnvironment]:
-    """The lab `e2e`, up; taken down at the end whatever happened."""
-    environment = NetnsEnvironment(NAME)
-    try:
-        environment.create(Silent())
+    """One lab for everything here."""
+    with fresh_lab("e2e") as environment:
         yield environment
-    finally:
-        environment.delete(Silent())
 
 
 @pytest.fixture

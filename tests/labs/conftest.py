@@ -12,7 +12,6 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from egresslab.environments.base import Silent
 from egresslab.environments.netns.environment import NetnsEnvironment
 from egresslab.lab import chapters
 from egresslab.lab.chapters import Chapter
@@ -21,8 +20,7 @@ from egresslab.lab.runner import suite
 from egresslab.lab.runner.execution import ChapterRun
 from egresslab.lab.runner.job import Step
 from egresslab.lab.runner.suite import Suite
-
-NAME = "labs-test"
+from tests.fresh_lab import fresh_lab
 
 RunChapters = Callable[..., Awaitable[list[ChapterRun]]]
 
@@ -56,13 +54,9 @@ class Quiet:
 
 @pytest.fixture(scope="session")
 def lab_name() -> Iterator[str]:
-    """A lab that is up; taken down at the end whatever happened."""
-    environment = NetnsEnvironment(NAME)
-    try:
-        environment.create(Silent())
-        yield NAME
-    finally:
-        environment.delete(Silent())
+    """A lab that is up."""
+    with fresh_lab("labs-test") as environment:
+        yield environment.lab
 
 
 @pytest.fixture
