@@ -265,6 +265,9 @@ class Engine:
         if state.pod.host_network:
             return NOTHING
         if identity.profile is not None:
+            if identity.profile.states:
+                # Remembered also while no pod had it: it was forgotten then, and maybe built anew for another identity.
+                identity.profile = self._profiles.setdefault(identity.profile.states, identity.profile)
             return identity.profile
         node = self.registry.nodes.get(state.pod.node) if state.pod.node is not None else None
         labels = node.labels if node is not None else NO_LABELS
@@ -282,12 +285,9 @@ class Engine:
         old, state.profile = state.profile, profile
         if profile.states:
             profile.pods += 1
-            # An identity remembers its profile also while no pod has it.
-            self._profiles.setdefault(profile.states, profile)
         if old.states:
             old.pods -= 1
-            # Another one may have been built for the same policies meanwhile.
-            if old.pods == 0 and self._profiles.get(old.states) is old:
+            if old.pods == 0:
                 del self._profiles[old.states]
 
     def _reprofile(self, identities: Iterable[Identity], changes: Changes) -> None:
