@@ -88,13 +88,17 @@ class CiliumBackend:
         self._newest: dict[str, Object] = {}
         """By name what the server answered last, which the watch may not have told yet."""
         self.outcomes: dict[PolicyKey, Outcome] = {}
+        self._busy = False
+        """Whether the last look found a policy to carry out, or an object of ours."""
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Look once a second and when woken, until cancelled."""
+        """Look when woken, and once a second while there is something to keep; until cancelled."""
         self.wake.set()
         task = "keep a CiliumEgressGatewayPolicy up to date"
-        await keep_looking(self._look_if_ready, self.wake, task, retry_s=RETRY_S, every_s=PERIOD_S)
+        await keep_looking(
+            self._look_if_ready, self.wake, task, retry_s=RETRY_S, every_s=PERIOD_S, resting=lambda: not self._busy
+        )
 
     async def _look_if_ready(self) -> None:
         if self._ready():
@@ -105,6 +109,7 @@ class CiliumBackend:
         the others from it; the first failure is raised at the end."""
         present = self._objects()
         sources = self._sources()
+        self._busy = bool(sources) or any(map(_ours, present.values()))
         outcomes: dict[PolicyKey, Outcome] = {}
         kept: set[str] = set()
         failures: list[ApiError | Unreachable] = []

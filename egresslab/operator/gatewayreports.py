@@ -75,28 +75,32 @@ class GatewayReports:
         self._electing_since: dict[str, float] = {}
         self._told: dict[str, float] = {}
         """For each gateway, when the last move happened that was told."""
+        self._there: set[str] = set()
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Look once a second and when woken, until cancelled."""
+        """Look when woken, and once a second while there is a gateway; until cancelled."""
         self.wake.set()
-        await keep_looking(self.look, self.wake, "write a gateway's status", retry_s=RETRY_S, every_s=PERIOD_S)
+        task = "write a gateway's status"
+        await keep_looking(
+            self.look, self.wake, task, retry_s=RETRY_S, every_s=PERIOD_S, resting=lambda: not self._there
+        )
 
     async def look(self) -> None:
         """Compare every gateway with its status and write the difference."""
-        there = set()
-        for watched in list(self._find()):
+        found = list(self._find())
+        self._there = {watched.obj["metadata"]["uid"] for watched in found}
+        for watched in found:
             uid = watched.obj["metadata"]["uid"]
-            there.add(uid)
             if watched.view is None:
                 status = status_of_refused(watched.dialect, watched.refused)
                 await self._statuses.write(watched.resource, watched.obj, status.fields, status.conditions)
             elif not self._between_holders(uid, watched.view):
                 await self._write(watched, watched.view)
         for memory in (self._electing_since, self._told):
-            for uid in memory.keys() - there:
+            for uid in memory.keys() - self._there:
                 del memory[uid]
-        self._statuses.keep(there)
+        self._statuses.keep(self._there)
 
     def _between_holders(self, uid: str, view: GatewayView) -> bool:
         if not view.electing:

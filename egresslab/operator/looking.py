@@ -20,16 +20,19 @@ async def keep_looking(
     *,
     retry_s: float,
     every_s: float | None = None,
+    resting: Callable[[], bool] = lambda: False,
     pause_s: float = 0.0,
 ) -> None:
     """Until cancelled: `look` whenever `wake` was set, and each `every_s` seconds if that is given.
 
+    While `resting` says after a look that time alone brings nothing new, only `wake` counts.
     A look during which the API refuses or cannot be reached is repeated after `retry_s`; `task` says in the log what
     could not be done. `pause_s` is left after a look, so that a burst of changes is one look.
     """
+    rests = False
     while True:
         with suppress(TimeoutError):
-            async with asyncio.timeout(every_s):
+            async with asyncio.timeout(None if rests else every_s):
                 await wake.wait()
         wake.clear()
         try:
@@ -40,3 +43,4 @@ async def keep_looking(
             wake.set()
         else:
             await asyncio.sleep(pause_s)
+            rests = resting()

@@ -2,7 +2,7 @@
 says about leases.
 
 An agent that does not answer in time has said nothing. What an earlier answer said is not kept: a status must be able
-to say that nobody knows.
+to say that nobody knows. While there is nothing to be known, nobody is asked.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ LONGEST_ANSWER = 1 << 20
 class Observer:
     """Asks all `targets` (node name to address) once a second and when woken; `reports` has the last round's answers.
 
-    `on_change` is called after a round that told something new.
+    Where `targets` gives None there is nothing to observe, and it rests until woken. `on_change` is called after a
+    round that told something new.
     """
 
     def __init__(
         self,
-        targets: Callable[[], Mapping[str, IPv4Address]],
+        targets: Callable[[], Mapping[str, IPv4Address] | None],
         on_change: Callable[[], None],
         port: Callable[[], int] = lambda: PORT,
     ) -> None:
@@ -49,11 +50,11 @@ class Observer:
         self.asked: frozenset[str] = frozenset()
         """Who was asked in the last round."""
         self.looked = False
-        """Whether there has been a round."""
+        """Whether there has been a round since there is something to observe."""
         self.wake = asyncio.Event()
 
     def forget(self) -> None:
-        """As before the first round: others are to be asked."""
+        """As before the first round: others are to be asked, or nobody."""
         self.reports, self.looked = {}, False
 
     async def run(self) -> None:
@@ -62,7 +63,12 @@ class Observer:
         async with aiohttp.ClientSession(connector=limit, trust_env=False) as session:
             while True:
                 self.wake.clear()
-                await self._round(session)
+                targets = self._targets()
+                if targets is None:
+                    self.forget()
+                    await self.wake.wait()
+                    continue
+                await self._round(session, targets)
                 await asyncio.sleep(HASTE_S)
                 try:
                     async with asyncio.timeout(PERIOD_S - HASTE_S):
@@ -70,8 +76,7 @@ class Observer:
                 except TimeoutError:
                     continue
 
-    async def _round(self, session: aiohttp.ClientSession) -> None:
-        targets = dict(self._targets())
+    async def _round(self, session: aiohttp.ClientSession, targets: Mapping[str, IPv4Address]) -> None:
         answers = await asyncio.gather(*(self._ask(session, node, address) for node, address in targets.items()))
         before, asked = self.reports, self.asked if self.looked else None
         self.looked = True

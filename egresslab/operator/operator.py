@@ -12,7 +12,7 @@ from egresslab.agent.peers import ANNOUNCER_PORT, PORT
 from egresslab.agent.programmer import ENTRIES
 from egresslab.agent.view import AGENT, ANNOUNCER, NAME_LABEL, ClusterView, is_agent
 from egresslab.api.connection import Api
-from egresslab.api.reflector import Reflector
+from egresslab.api.reflector import ObjectChange, Reflector
 from egresslab.api.resources import (
     CILIUM_POLICIES,
     DECKHOUSE_GATEWAYS,
@@ -66,7 +66,9 @@ class Operator:
     ) -> None:
         """`stretch`: how many times more slowly than the objects say agents have gateways probed."""
         self._stretch = stretch
-        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, under_cilium=frozenset({Kind.GROUP}))
+        self._view = ClusterView(
+            api, Settings(capacity=ENTRIES), self._changed, self._object_changed, under_cilium=frozenset({Kind.GROUP})
+        )
         self._view.on_backend = self._other_backend
         self._ports = {Backend.EGRESSLAB: agent_port, Backend.CILIUM: announcer_port}
         self._agents = Reflector(api, PODS, lambda change: self._wake_all(), label_selector=DAEMONS)
@@ -77,7 +79,7 @@ class Operator:
             self._sources,
             lambda: self._view.objects[CILIUM_POLICIES],
             self._carried_out,
-            ready=lambda: self._observer.looked,
+            ready=lambda: self._observer.looked or not self._concerned(),
             term=term,
         )
         self._registrar = Registrar(api, self._ballot, lambda: self._observer.wake.set())
@@ -121,6 +123,11 @@ class Operator:
             self._registrar.wake.set()
             self._observer.wake.set()
 
+    def _object_changed(self, change: ObjectChange) -> None:
+        """Also of what others carry out, which changes no decision of ours."""
+        if self._view.backend is Backend.CILIUM and change.object["apiVersion"].partition("/")[0] in POLICY_GROUPS:
+            self._cilium.wake.set()
+
     def _wake_all(self) -> None:
         for part in (self._problems, self._policies, self._gateways, self._registrar, self._observer, self._cilium):
             part.wake.set()
@@ -150,8 +157,14 @@ class Operator:
 
     # What others look at.
 
-    def _targets(self) -> dict[str, IPv4Address]:
-        """Candidates and voters; every node while another set of voters is wanted."""
+    def _concerned(self) -> bool:
+        """Whether anything depends on what nodes report: a gateway's status, or a change of the voters."""
+        return self._registrar.pending or any(len(self._view.objects[resource]) for resource in GATEWAYS.values())
+
+    def _targets(self) -> dict[str, IPv4Address] | None:
+        """Candidates and voters; every node while another set of voters is wanted. None: nothing to be asked."""
+        if not self._concerned():
+            return None
         nodes = self._view.engine.registry.nodes
         names = set(nodes) if self._registrar.pending else self._candidates() | self._voters()
         found = ((name, nodes[name].internal_v4) for name in sorted(names & nodes.keys()))

@@ -80,7 +80,13 @@ class Registrar:
             group.create_task(self._configmaps.run())
             await self._configmaps.synced.wait()
             self.wake.set()
-            await keep_looking(self._step, self.wake, "write the voters", retry_s=RETRY_S, every_s=PERIOD_S)
+            await keep_looking(
+                self._step, self.wake, "write the voters", retry_s=RETRY_S, every_s=PERIOD_S, resting=self._content
+            )
+
+    def _content(self) -> bool:
+        """Whether the voters are as wanted, and stay so until something happens."""
+        return not self.pending and not self._unfit_since
 
     async def _step(self) -> None:
         there = self._configmaps.get(NAME, NAMESPACE)
@@ -93,7 +99,9 @@ class Registrar:
             wanted: VoterSet | None = self._latest
         else:
             wanted = next_voters(self._latest, electors)
-            self.pending = wanted != self._latest
+            if self.pending != (wanted != self._latest):
+                self.pending = not self.pending
+                self._on_change()
             if not self.pending or not (self._latest is None or self._may_change(self._latest, ballot)):
                 return
         if wanted is not None:

@@ -96,6 +96,22 @@ async def _programmed(cluster: Cluster, value: str) -> Any:
     return said if said.get("status") == value else None
 
 
+async def test_a_backend_that_rested_carries_out_the_first_policy_at_once(
+    cilium: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour between two looks: what follows is brought about by events."""
+    for module in ("ciliumbackend", "observer", "gatewayreports", "registrar"):
+        monkeypatch.setattr(f"egresslab.operator.{module}.PERIOD_S", 3600.0)
+    cilium.agents.hold(OURS, "lab-worker3")
+    async with cilium.operator():
+        await cilium.apply(gateway(source=VIRTUAL), EGRESSLAB_GATEWAYS)
+        await until("the gateway's status", lambda: cilium.status(EGRESSLAB_GATEWAYS, "out"))
+        await cilium.apply(policy(), EGRESSLAB_POLICIES)
+        await until("the object", leads(cilium, V4, "lab-worker3"))
+        await cilium.api.delete(EGRESSLAB_GATEWAYS, "out")
+        await until("nowhere to lead", leads(cilium, V4, None))
+
+
 async def test_deckhouse_gateways_are_carried_out_as_well(cilium: Cluster) -> None:
     cilium.agents.hold(THEIRS, "lab-worker2")
     mode = "PrimaryIPFromEgressGatewayNodeInterface"
