@@ -20,7 +20,6 @@ from egresslab.agent.addresses import AssignedAddresses
 from egresslab.agent.coexistence import check_neighbours
 from egresslab.agent.exposition import serve_metrics
 from egresslab.agent.failover import Failover
-from egresslab.agent.failovers import FailoverCounts
 from egresslab.agent.flowserver import serve_flows
 from egresslab.agent.flowstream import FlowStream, PodName
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
@@ -133,9 +132,13 @@ class Agent:
         self._names: dict[IPAddress, PodName] = {}
         """Whose an address is or was last: a flow's end is told when its pod may be gone."""
         self._flows = FlowStream(datapath.flows, self._names.get, self._programmer.gateway_of)
-        self._failovers = FailoverCounts(config.run_dir / "voter.json")
         self._metrics = AgentMetrics(
-            api, datapath, self._flows, Census(config.pin_dir), self._failovers, lambda: self._programmer.incomplete
+            api,
+            datapath,
+            self._flows,
+            Census(config.pin_dir),
+            self._failover.counts,
+            lambda: self._programmer.incomplete,
         )
 
     async def run(self) -> None:
@@ -149,7 +152,6 @@ class Agent:
             await self._program()
             group.create_task(self._flows.run())
             group.create_task(self._failover.run(lambda: self._interfaces))
-            group.create_task(self._failovers.run())
             group.create_task(self._links.run())
             group.create_task(self._follow_interfaces())
             group.create_task(self._publish_interfaces())

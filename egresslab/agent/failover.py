@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from egresslab.agent.failovers import FailoverCounts
 from egresslab.agent.flowstream import FlowStream
 from egresslab.agent.interfaces import NodeInterface
 from egresslab.agent.programmer import Programmer
@@ -71,6 +72,7 @@ class Failover:
         self._sessions: Sessions | None = None
         self._wake = asyncio.Event()
         self.reports = ReportFile(run_dir / "voter.json", self._take_report)
+        self.counts = FailoverCounts()
 
     def start(self, address: IPv4Address, nat: FlowTable, stream: FlowStream) -> None:
         """Know what the node is, and what its voter said last; to be called once all objects are known, before slots
@@ -138,6 +140,7 @@ class Failover:
             self._wake.set()
 
     def _take_report(self, report: Report) -> None:
+        self.counts.take(report)
         if self.reports.fresh is None:
             return
         told = choices(report)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections import Counter
-from pathlib import Path
 
-from egresslab.voter.files import Cause, Failover, Report, read_report
-
-logger = logging.getLogger(__name__)
-
-PERIOD_S = 0.5
-VOUCHED_S = 3.0
-"""A report that is older is nobody's word any more."""
+from egresslab.agent.reportfile import VOUCHED_S
+from egresslab.voter.files import Cause, Failover, Report
 
 
 class FailoverCounts:
-    """Reads `voter.json` whenever it was replaced. What happened before the first look is not counted."""
+    """Takes in one report after the other. What happened before the first is not counted."""
 
-    def __init__(self, report: Path) -> None:
-        self._path = report
-        self._stamp = 0
+    def __init__(self) -> None:
         self._report: Report | None = None
         self._last: dict[str, Failover | None] = {}
         self.moves: Counter[tuple[str, Cause]] = Counter()
@@ -38,29 +28,8 @@ class FailoverCounts:
         fresh = self._report is not None and time.time() - self._report.time < VOUCHED_S
         return self._report if fresh else None
 
-    async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(PERIOD_S)
-
-    def look(self) -> None:
-        """Take in the file if it is another one than before."""
-        try:
-            stamp = self._path.stat().st_mtime_ns
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
-            report = read_report(self._path)
-        except FileNotFoundError:
-            return
-        except ValueError as error:
-            logger.warning("not a voter's report: %s", error)
-            return
-        if report is not None:
-            self._take(report)
-
-    def _take(self, report: Report) -> None:
+    def take(self, report: Report) -> None:
+        """What the voter said next."""
         first = self._report is None
         self._report = report
         for lease in report.leases:

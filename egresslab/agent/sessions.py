@@ -85,7 +85,7 @@ class Sessions:
                     self._relink()
                     self._wake.clear()
                     try:
-                        async with asyncio.timeout(LOOK_S):
+                        async with asyncio.timeout(LOOK_S if self._parting else None):
                             await self._wake.wait()
                     except TimeoutError:
                         pass  # time to look whether a lost lease has been told of for long enough
@@ -96,14 +96,14 @@ class Sessions:
                     task.cancel()
 
     def _relink(self) -> None:
+        now = time.monotonic()
+        self._parting = {number: parting for number, parting in self._parting.items() if parting[0] > now}
         wanted = {
             name: address
             for each in self.leases.values()
             for name, address in each.others.items()
             if name != self.node and self.told_to(name)
         }
-        now = time.monotonic()
-        self._parting = {number: parting for number, parting in self._parting.items() if parting[0] > now}
         for node in self._links.keys() - wanted.keys():
             self._unlink(node)
         for node, address in wanted.items():

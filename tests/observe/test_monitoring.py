@@ -17,7 +17,7 @@ from egresslab.agent import metrics as agent
 from egresslab.agent.exposition import Declaration, Exposition, Kind, Samples
 from egresslab.agent.failovers import FailoverCounts
 from egresslab.operator import metrics as operator
-from egresslab.voter.files import Cause, Failover, LeaseReport, Report, write
+from egresslab.voter.files import Cause, Failover, LeaseReport, Report
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -129,21 +129,19 @@ async def test_both_text_forms_can_be_read() -> None:
         assert ("process_cpu_seconds_total", None) in samples
 
 
-def test_failovers_are_counted_once_by_the_node_that_takes_over(tmp_path: Path) -> None:
-    path, number = tmp_path / "voter.json", 0
+def test_failovers_are_counted_once_by_the_node_that_takes_over() -> None:
+    number = 0
 
     def report(move: Failover | None) -> None:
         nonlocal number
         number += 1
         lease = LeaseReport(7, "egresslab/a", "n1", number, held=True, last_failover=move)
-        write(path, Report("n1", number, 1, voter=True, leases=(lease,)))
-        counts.look()
+        counts.take(Report("n1", number, 1, voter=True, leases=(lease,)))
 
-    counts = FailoverCounts(path)
-    counts.look()
+    counts = FailoverCounts()
     assert counts.report is None
     report(Failover(10.0, None, "n1", Cause.FIRST, None))
-    assert counts.moves.total() == 0, "before the first look"
+    assert counts.moves.total() == 0, "before the first report"
     lost = Failover(20.0, "n2", "n1", Cause.LOST, 180.0)
     report(lost)
     report(lost)

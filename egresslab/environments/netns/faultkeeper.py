@@ -13,11 +13,13 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from egresslab.api.connection import Api, ApiError, Unreachable, connect
 from egresslab.api.reflector import Reflector
 from egresslab.api.resources import FAULTS, Object
+from egresslab.environments.base import Fault
 from egresslab.environments.netns import faults
 from egresslab.environments.netns.agentkill import kill_agent
 from egresslab.environments.netns.faultclaims import (
@@ -32,12 +34,13 @@ from egresslab.environments.netns.faultclaims import (
 from egresslab.environments.netns.labrecord import LabRecord, Stage, read_lab
 from egresslab.environments.netns.locks import Busy
 from egresslab.environments.netns.paths import LabPaths
+from egresslab.environments.netns.topology import Topology
 from egresslab.errors import EnvironmentFailure
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
-"""Between two looks at what somebody may have mended by hand."""
+"""Between two looks at what somebody may have mended by hand, while there is anything to be mended."""
 OVER = ("Healed", "Failed")
 FINALIZER = "egresslab.dev/mended"
 
@@ -49,13 +52,49 @@ class Said(NamedTuple):
     message: str = ""
 
 
-class FaultKeeper:
-    """The faults that the objects of one lab ask for."""
+class Hands(Protocol):
+    """Who breaks and mends, whatever a lab's nodes are made of. Each raises `EnvironmentFailure`, or `Busy` for what may
+    be possible later; each may take seconds."""
 
-    def __init__(self, paths: LabPaths, record: LabRecord, api: Api, clock: Callable[[], float] = time.time) -> None:
-        self._paths = paths
-        self._record = record
-        self._topology = record.parsed_topology()
+    def in_force(self) -> tuple[Fault, ...]:
+        """What is broken on purpose right now."""
+
+    def break_(self, fault: Fault) -> None:
+        """Break something."""
+
+    def mend(self, fault: Fault) -> None:
+        """Mend one fault and leave every other one in force; one that is not in force changes nothing."""
+
+    def kill_agent(self, node: str) -> None:
+        """Kill the agent of a node as a crash of the program would."""
+
+
+class _Namespaces:
+    def __init__(self, paths: LabPaths, record: LabRecord) -> None:
+        self._paths, self._record = paths, record
+
+    def in_force(self) -> tuple[Fault, ...]:
+        return faults.in_force(self._paths)
+
+    def break_(self, fault: Fault) -> None:
+        faults.break_(self._paths, self._record, fault)
+
+    def mend(self, fault: Fault) -> None:
+        faults.mend(self._paths, self._record, fault)
+
+    def kill_agent(self, node: str) -> None:
+        kill_agent(self._paths, node)
+
+
+class FaultKeeper:
+    """The faults that the objects of one lab ask for; claims are kept in the directory `claims`."""
+
+    def __init__(
+        self, hands: Hands, topology: Topology, claims: Path, api: Api, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._hands = hands
+        self._claims = claims
+        self._topology = topology
         self._api = api
         self._clock = clock
         self._wake = asyncio.Event()
@@ -76,17 +115,20 @@ class FaultKeeper:
                 except TimeoutError:
                     continue
 
-    def _pause(self) -> float:
-        claims = read_claims(self._paths).values()
+    def _pause(self) -> float | None:
+        """Until time alone may ask for something; None while there is no fault, begun or wished for."""
+        claims = read_claims(self._claims).values()
+        if not claims and not len(self._objects):
+            return None
         ends = [claim.until - self._clock() for claim in claims if claim.lasting and claim.until is not None]
         return max(0.05, min([PERIOD_S, *ends]))
 
     async def _look(self) -> None:
         known = {obj["metadata"]["uid"]: obj for obj in self._objects}
         objects = {uid: obj for uid, obj in known.items() if "deletionTimestamp" not in obj["metadata"]}
-        for claim in read_claims(self._paths).values():
+        for claim in read_claims(self._claims).values():
             await self._review(claim, objects.get(claim.uid))
-        claimed = read_claims(self._paths)
+        claimed = read_claims(self._claims)
         for uid, obj in known.items():
             if uid not in objects and uid not in claimed:
                 await self._hold(obj, hold=False)
@@ -109,10 +151,10 @@ class FaultKeeper:
         elif not claim.lasting:
             self._said[claim.uid] = Said("Healed", f"killed once: {claim.fault.target}")
             if (obj.get("status") or {}).get("phase") == "Healed":
-                drop_claim(self._paths, claim.uid)
+                drop_claim(self._claims, claim.uid)
             return
-        if claim.lasting and claim.fault not in faults.in_force(self._paths):
-            drop_claim(self._paths, claim.uid)
+        if claim.lasting and claim.fault not in self._hands.in_force():
+            drop_claim(self._claims, claim.uid)
             # Without ever having been active, it was interrupted before it happened, and begins anew.
             if obj is not None and self._meant(obj).phase == "Active":
                 self._said[claim.uid] = Said("Healed", "mended by hand")
@@ -120,21 +162,21 @@ class FaultKeeper:
             await self._mend(claim, "its time is over")
 
     async def _mend(self, claim: Claim, why: str) -> None:
-        others = [other for other in read_claims(self._paths).values() if other.uid != claim.uid]
+        others = [other for other in read_claims(self._claims).values() if other.uid != claim.uid]
         try:
             if claim.lasting and all(other.fault != claim.fault for other in others):
-                await _apart(lambda: faults.mend(self._paths, self._record, claim.fault))
+                await _apart(lambda: self._hands.mend(claim.fault))
         except EnvironmentFailure as error:
             logger.warning("%s stays broken for now: %s", claim.name, error)
             return
-        drop_claim(self._paths, claim.uid)
+        drop_claim(self._claims, claim.uid)
         logger.info("%s is mended: %s", claim.name, why)
         self._said[claim.uid] = Said("Healed", why)
 
     async def _begin(self, obj: Object) -> None:
         """Do what an object asks for, unless it was done; what cannot be done is said and left."""
         uid = obj["metadata"]["uid"]
-        claim = read_claims(self._paths).get(uid)
+        claim = read_claims(self._claims).get(uid)
         if claim is not None:
             self._said[uid] = _in_force(claim)
         elif self._meant(obj).phase == "Active":
@@ -147,10 +189,10 @@ class FaultKeeper:
                 await self._hold(obj, hold=True)
                 await self._strike(wish)
             except Busy as error:
-                drop_claim(self._paths, uid)
+                drop_claim(self._claims, uid)
                 self._said[uid] = Said("Pending", error.message)
             except EnvironmentFailure as error:
-                claim = read_claims(self._paths).get(uid)
+                claim = read_claims(self._claims).get(uid)
                 if claim is not None:
                     await self._mend(claim, "it failed")
                 self._said[uid] = Said("Failed", str(error))
@@ -171,11 +213,11 @@ class FaultKeeper:
     async def _strike(self, wish: Wish) -> None:
         until = self._clock() + wish.duration_s if wish.duration_s is not None else None
         claim = Claim(wish.uid, wish.name, wish.fault, until)
-        write_claim(self._paths, claim)
+        write_claim(self._claims, claim)
         if wish.type is Type.AGENT_KILL:
-            await _apart(lambda: kill_agent(self._paths, wish.target))
+            await _apart(lambda: self._hands.kill_agent(wish.target))
         else:
-            await _apart(lambda: faults.break_(self._paths, self._record, wish.fault))
+            await _apart(lambda: self._hands.break_(wish.fault))
         logger.info("%s: %s of %s", wish.name, wish.type, wish.target)
         self._said[wish.uid] = _in_force(claim)
 
@@ -206,14 +248,10 @@ async def _apart(work: Callable[[], object]) -> None:
     await asyncio.to_thread(work)
 
 
-async def keep(lab: str) -> None:
+async def keep(hands: Hands, topology: Topology, claims: Path, kubeconfig: Path) -> None:
     """Keep the faults of a lab until told to stop."""
-    paths = LabPaths(lab)
-    record = read_lab(paths)
-    if record is None or record.stage is Stage.BUILDING:
-        raise EnvironmentFailure("is not up", object=f"lab {lab}", fix=f"egresslab up --lab {lab}")
-    async with connect(paths.kubeconfig) as api:
-        running = asyncio.create_task(FaultKeeper(paths, record, api).run())
+    async with connect(kubeconfig) as api:
+        running = asyncio.create_task(FaultKeeper(hands, topology, claims, api).run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         try:
             await running
@@ -221,12 +259,20 @@ async def keep(lab: str) -> None:
             logger.info("stopped; what is broken stays so until the next one looks")
 
 
+async def _keep(lab: str) -> None:
+    paths = LabPaths(lab)
+    record = read_lab(paths)
+    if record is None or record.stage is Stage.BUILDING:
+        raise EnvironmentFailure("is not up", object=f"lab {lab}", fix=f"egresslab up --lab {lab}")
+    await keep(_Namespaces(paths, record), record.parsed_topology(), paths.fault_objects, paths.kubeconfig)
+
+
 def main() -> None:
     """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lab", required=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(keep(parser.parse_args().lab))
+    asyncio.run(_keep(parser.parse_args().lab))
 
 
 if __name__ == "__main__":
