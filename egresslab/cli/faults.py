@@ -16,8 +16,10 @@ app = typer.Typer(help="Break a lab on purpose, and mend it.", no_args_is_help=T
 Node = Annotated[str, typer.Argument(metavar="NODE", help="A node of the lab.")]
 
 
-def _say_how_to_heal(what: str, node: str, lab: str) -> None:
+def _say_how_to_heal(what: str, node: str, lab: str, environment: Kind) -> None:
     option = "" if lab == DEFAULT_LAB else f" --lab {lab}"
+    if environment is Kind.KIND:
+        option += f" --environment {environment}"
     typer.echo(f"{what}; mend it with: egresslab fault heal {node}{option}", err=True)
 
 
@@ -25,7 +27,7 @@ def _say_how_to_heal(what: str, node: str, lab: str) -> None:
 def crash(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) -> None:
     """Let a node die at once, with everything on it, as in a power cut."""
     open_environment(environment, lab).break_(Fault(FaultKind.CRASH, node))
-    _say_how_to_heal(f"{node} has crashed", node, lab)
+    _say_how_to_heal(f"{node} has crashed", node, lab, environment)
 
 
 @app.command()
@@ -38,7 +40,7 @@ def power(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind =
 def hang(node: Node, lab: LabName = DEFAULT_LAB, environment: EnvironmentKind = Kind.NETNS) -> None:
     """Let a node's kernel stand still with all that is on it; only nodes that are machines can (--environment vm)."""
     open_environment(environment, lab).break_(Fault(FaultKind.HANG, node))
-    _say_how_to_heal(f"{node} hangs", node, lab)
+    _say_how_to_heal(f"{node} hangs", node, lab, environment)
 
 
 @app.command()
@@ -50,7 +52,7 @@ def cut(
 ) -> None:
     """Pull a node's cables; the node itself goes on."""
     open_environment(environment, lab).break_(Fault(FaultKind.CUT, node, network))
-    _say_how_to_heal(f"{node} is cut off {network or 'every network'}", node, lab)
+    _say_how_to_heal(f"{node} is cut off {network or 'every network'}", node, lab, environment)
 
 
 @app.command()
@@ -71,7 +73,7 @@ def stop(
 ) -> None:
     """Kill -9 one of the lab's own processes, and let it stay away."""
     open_environment(environment, lab).break_(Fault(FaultKind.STOP, process))
-    _say_how_to_heal(f"{process} is stopped", process, lab)
+    _say_how_to_heal(f"{process} is stopped", process, lab, environment)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from egresslab.errors import EnvironmentFailure
 
 pytestmark = pytest.mark.kind
 LAB = "test-kind"
-CHAPTERS = ("01", "04", "06", "07", "08", "09")
+CHAPTERS = ("01", "02", "04", "06", "07", "08", "09")
 COMMANDS = Commands()
 
 

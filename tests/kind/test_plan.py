@@ -34,6 +34,8 @@ case "$1 $2" in
   "network ls") echo egresslab-a-cluster ;;
   "network inspect") echo '[{{"Name": "x", "IPAM": {{"Config": []}}}}]' ;;
   "image inspect") echo '[{{"Id": "sha256:1"}}]' ;;
+  "container inspect") echo 77 ;;
+  "run --rm") ;;
   "run "*) exit 1 ;;
 esac
 """
@@ -76,8 +78,31 @@ def test_everything_in_docker_bears_the_labs_name(plan: Plan) -> None:
     assert plan.outside == "egresslab-a-outside"
 
 
+def test_everything_has_addresses_of_both_families(plan: Plan) -> None:
+    networking = plan.kind_config()["networking"]
+    assert networking["ipFamily"] == "dual"
+    assert networking["podSubnet"] == "10.244.0.0/16,fd00:10:244::/48"
+    assert networking["serviceSubnet"] == "10.96.0.0/16,fd00:10:96::/112"
+    words = {words[-1]: words for words in plan.networks()}["egresslab-a-public"]
+    assert "--ipv6" in words and {"--subnet=172.18.18.0/24", "--subnet=fd00:18::/64"} < set(words)
+    assert {"--gateway=172.18.18.254", "--gateway=fd00:18::fe"} < set(words)
+
+
+def test_ways_to_the_internet_outside_are_of_both_families(plan: Plan) -> None:
+    assert [" ".join(words) for words in plan.node_routes("cluster")] == [
+        "ip -4 route replace 203.0.113.0/24 via 192.168.60.1 dev eth0 metric 100",
+        "ip -6 route replace 2001:db8:113::/64 via fd00:60::1 dev eth0 metric 100",
+        "ip -6 route replace default via fd00:60::fe dev eth0 metric 100",
+    ]
+    assert [" ".join(words) for words in plan.node_routes("public")] == [
+        "ip -4 route replace default via 172.18.18.1 dev eth1 metric 200",
+        "ip -6 route replace default via fd00:18::1 dev eth1 metric 200",
+    ]
+
+
 def test_cilium_brings_its_own_network_and_replaces_kube_proxy(plan: Plan) -> None:
     cilium = Plan(plan.lab, plan.topology, Datapath.CILIUM, plan.state, plan.node_image).kind_config()
+    assert (cilium["networking"]["ipFamily"], cilium["networking"]["podSubnet"]) == ("ipv4", "10.244.0.0/16")
     assert cilium["networking"]["disableDefaultCNI"] and cilium["networking"]["kubeProxyMode"] == "none"
     values = yaml.safe_load((definitions("kind") / "cilium-values.yaml").read_text())
     assert values["egressGateway"]["enabled"] and values["bpf"]["masquerade"] and values["kubeProxyReplacement"]
@@ -93,7 +118,7 @@ def test_nodes_get_the_addresses_that_lessons_name(plan: Plan, tmp_path: Path) -
     subprocess.run([shim, "ps"], check=True)
     label = "--label dev.egresslab.lab=a"
     assert calls(tmp_path / "fake") == [
-        f"run --ip 192.168.60.12 {label} --name egresslab-a-worker2 --tty image",
+        f"run --ip 192.168.60.12 --ip6 fd00:60::12 {label} --name egresslab-a-worker2 --tty image",
         "run --name somebody-elses image",
         "ps",
     ]
@@ -144,9 +169,22 @@ def test_an_old_docker_and_too_little_memory_are_found(tmp_path: Path) -> None:
     assert found["memory for Docker"].verdict is Verdict.MISSING
 
 
-def test_faults_are_the_runtimes_and_are_undone(plan: Plan, tmp_path: Path) -> None:
+BESIDE = "run --rm --privileged --user 0:0 --userns host --pid host --network host image python -m "
+CABLE = BESIDE + "egresslab.environments.kind.cable 77"
+
+
+def breaker(plan: Plan, tmp_path: Path) -> Faults:
     fake_docker(tmp_path / "fake")
-    faults = Faults(plan, Commands({"PATH": f"{tmp_path / 'fake'}:/usr/bin:/bin"}))
+    return Faults(plan, Commands({"PATH": f"{tmp_path / 'fake'}:/usr/bin:/bin"}), "image")
+
+
+def done(tmp_path: Path) -> list[str]:
+    """What Docker was asked to change."""
+    return [line for line in calls(tmp_path / "fake") if not line.startswith(("exec", "container inspect"))]
+
+
+def test_faults_are_the_runtimes_and_are_undone(plan: Plan, tmp_path: Path) -> None:
+    faults = breaker(plan, tmp_path)
     faults.break_(Fault(FaultKind.CRASH, "lab-worker2"))
     faults.break_(Fault(FaultKind.HANG, "lab-worker3"))
     faults.break_(Fault(FaultKind.CUT, "lab-worker", "public"))
@@ -158,15 +196,47 @@ def test_faults_are_the_runtimes_and_are_undone(plan: Plan, tmp_path: Path) -> N
     for node in ("lab-worker", "lab-worker2", "lab-worker3"):
         faults.heal(node)
     assert not faults.in_force()
-    done = [line for line in calls(tmp_path / "fake") if not line.startswith("exec")]
-    assert done == [
+    assert done(tmp_path) == [
         "kill egresslab-a-worker2",
         "pause egresslab-a-worker3",
-        "network disconnect egresslab-a-public egresslab-a-worker",
-        "network connect --ip 172.18.18.11 egresslab-a-public egresslab-a-worker",
+        f"{CABLE} down eth1",
+        f"{CABLE} up eth1",
         "start egresslab-a-worker2",
         "unpause egresslab-a-worker3",
     ]
+
+
+def test_a_node_that_is_cut_off_twice_gets_back_only_what_no_other_fault_holds(plan: Plan, tmp_path: Path) -> None:
+    faults = breaker(plan, tmp_path)
+    every, one = Fault(FaultKind.CUT, "lab-worker"), Fault(FaultKind.CUT, "lab-worker", "public")
+    faults.break_(every)
+    faults.break_(one)
+    faults.mend(every)
+    assert faults.in_force() == (one,)
+    faults.mend(every)
+    faults.mend(one)
+    assert done(tmp_path) == [f"{CABLE} {end}" for end in ("down eth0 eth1", "down eth1", "up eth0", "up eth1")]
+
+
+def test_a_node_that_starts_again_stays_cut_off(plan: Plan, tmp_path: Path) -> None:
+    faults = breaker(plan, tmp_path)
+    crash, cut = Fault(FaultKind.CRASH, "lab-worker"), Fault(FaultKind.CUT, "lab-worker", "public")
+    faults.break_(crash)
+    faults.break_(cut)
+    faults.mend(crash)
+    node = "egresslab-a-worker"
+    assert done(tmp_path) == [f"kill {node}", f"start {node}", f"{CABLE} down eth1"]
+    assert faults.in_force() == (cut,)
+
+
+def test_a_paused_node_goes_on_when_nothing_holds_it(plan: Plan, tmp_path: Path) -> None:
+    faults = breaker(plan, tmp_path)
+    hang, stop = Fault(FaultKind.HANG, "lab-worker"), Fault(FaultKind.STOP, "lab-worker")
+    for fault in (hang, stop):
+        faults.break_(fault)
+    for fault in (hang, stop):
+        faults.mend(fault)
+    assert done(tmp_path) == ["pause egresslab-a-worker", "unpause egresslab-a-worker"]
 
 
 def test_a_lab_keeps_its_datapath(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +256,6 @@ def test_versions_are_compared_as_numbers() -> None:
 
 def test_the_world_outside_is_that_of_every_lab(plan: Plan) -> None:
     world = json.loads(json.dumps(plan.world()))
-    assert world["addresses"]["eth0"] == ["192.168.60.1/24", "192.168.60.13/24"]
-    assert "203.0.113.10/32" in world["addresses"]["lo"]
+    assert world["addresses"]["eth0"] == ["192.168.60.1/24", "fd00:60::1/64", "192.168.60.13/24", "fd00:60::13/64"]
+    assert {"203.0.113.10/32", "2001:db8:113::10/128"} < set(world["addresses"]["lo"])
     assert {server["name"] for server in world["outside"]["servers"]} >= {"external", "ifconfig.me"}

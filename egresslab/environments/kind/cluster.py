@@ -100,7 +100,7 @@ class Cluster:
             str(deployment() / "chart"),
             *("--values", str(definitions("kind") / "egresslab-values.yaml")),
             *("--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"),
-            *("--set", f"cluster.serviceNetworks={{{self._plan.topology.services.ipv4}}}"),
+            *("--set", f"cluster.serviceNetworks={{{','.join(map(str, self._plan.service_ranges))}}}"),
         )
 
     def _helm(self, release: str, chart: str, *words: str) -> None:
@@ -188,7 +188,7 @@ class Cluster:
             f"{address} {name}"
             for server in self._plan.topology.outside.servers
             for address in server.addresses
-            if address.version == 4
+            if address.version == 4 or self._plan.dual
             for name in server.names
         ]
         hosts = "    hosts {\n" + "".join(f"      {line}\n" for line in lines) + "      fallthrough\n    }\n"

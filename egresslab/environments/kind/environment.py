@@ -6,6 +6,7 @@ first one began. `down` goes by names and labels alone, so that it also removes 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from egresslab.environments.base import Fault, NodeStatus, Outcome, Phase, ProcessStatus, Progress, Status
 from egresslab.environments.definitions import definitions
+from egresslab.environments.kind import faultkeeper
 from egresslab.environments.kind.cluster import Cluster
 from egresslab.environments.kind.commands import Commands
 from egresslab.environments.kind.faults import Faults
@@ -20,6 +22,7 @@ from egresslab.environments.kind.image import ensure_image
 from egresslab.environments.kind.plan import LABEL, NETWORK_VARIABLE, Datapath, Plan
 from egresslab.environments.kind.preflight import CILIUM_CHART, examine, require
 from egresslab.environments.kind.versions import pinned
+from egresslab.environments.netns.faultkeeper import keep
 from egresslab.environments.netns.locks import locked
 from egresslab.environments.netns.paths import LAB_NAME
 from egresslab.environments.netns.topology import load_topology
@@ -62,8 +65,9 @@ class KindEnvironment:
         self._bare = bare
         self._image = image
         node_image = os.environ.get("EGRESSLAB_KIND_NODE_IMAGE") or pinned()["NODE_IMAGE"]
-        parsed = load_topology(topology or definitions("netns") / "topology.yaml")
         state = state_directory() / lab
+        self._topology_file = topology or _known(state / "topology.yaml") or definitions("netns") / "topology.yaml"
+        parsed = load_topology(self._topology_file)
         chosen = _chosen(state / "datapath", lab, datapath)
         self._plan = Plan(lab, parsed, chosen, state, node_image)
         shim = self._plan.state / "bin"
@@ -71,7 +75,7 @@ class KindEnvironment:
         self._commands = Commands(environment)
         self._kind = Commands({**environment, "PATH": f"{shim}{os.pathsep}{os.environ.get('PATH', os.defpath)}"})
         self._cluster = Cluster(self._plan, self._commands, image)
-        self._faults = Faults(self._plan, self._commands)
+        self._faults = Faults(self._plan, self._commands, image)
 
     @property
     def lab(self) -> str:
@@ -90,6 +94,7 @@ class KindEnvironment:
         steps: dict[str, float] = {}
         with locked(self._plan.state, LOCK_PATIENCE_S, f"another command at work on lab {self.lab}"):
             if (self._plan.state / "done").exists() and self._cluster.answers():
+                self._start_keeper()
                 return Outcome(False, time.monotonic() - began)
             for name, step in (
                 ("looking at Docker, kind and helm", self._preflight),
@@ -107,6 +112,7 @@ class KindEnvironment:
                 start = time.monotonic()
                 step(progress)
                 steps[name] = time.monotonic() - start
+            self._start_keeper()
             (self._plan.state / "done").touch()
         return Outcome(True, time.monotonic() - began, steps)
 
@@ -121,6 +127,7 @@ class KindEnvironment:
         }
         networks = docker("network", "ls", "--quiet", *mine).split()
         there = bool(containers or networks or self._plan.state.exists())
+        faultkeeper.end(self._plan.state)
         if containers:
             progress.step("removing containers")
             docker("rm", "--force", "--volumes", *sorted(containers), timeout_s=DOWN_S)
@@ -165,6 +172,8 @@ class KindEnvironment:
             )
             for name, state in seen.items()
         )
+        keeper = faultkeeper.running(self._plan.state)
+        processes += (ProcessStatus("faults", keeper.pid if keeper else None, None, 0),)
         whole = all(ready.get(node.name) for node in self._plan.topology.nodes)
         built = (self._plan.state / "done").exists()
         phase = Phase.RUNNING if whole and built else Phase.DEGRADED if built else Phase.BUILDING
@@ -182,6 +191,16 @@ class KindEnvironment:
         """What is broken on purpose right now."""
         return self._faults.in_force()
 
+    def keep_faults(self) -> None:
+        """Carry out the lab's Fault objects until told to stop: what the process `faultkeeper` does."""
+        claims = self._plan.state / "fault-objects"
+        asyncio.run(keep(self._faults, self._plan.topology, claims, self.kubeconfig()))
+
+    def _start_keeper(self) -> None:
+        # Without our chart there is no such kind of object.
+        if self._plan.datapath is Datapath.EGRESSLAB and not self._bare:
+            faultkeeper.start(self._plan.state, self.lab)
+
     # Steps.
 
     def _preflight(self, progress: Progress) -> None:
@@ -195,6 +214,9 @@ class KindEnvironment:
         for directory in ("bin", "outside", "namespaces"):
             (self._plan.state / directory).mkdir(exist_ok=True)
         (self._plan.state / "datapath").write_text(str(self._plan.datapath))
+        # Commands that come later ask for no topology.
+        if self._topology_file.parent != self._plan.state:
+            shutil.copyfile(self._topology_file, self._plan.state / "topology.yaml")
         docker = self._commands.where("docker")
         shim = self._plan.state / "bin" / "docker"
         shim.write_text(self._plan.docker_shim(str(docker)))
@@ -227,7 +249,8 @@ class KindEnvironment:
             docker(
                 *("run", "--detach", "--name", plan.outside, "--hostname", "outside", "--privileged"),
                 *("--restart", "unless-stopped", "--label", f"{LABEL}={self.lab}", "--user", "0:0"),
-                *("--network", plan.network(plan.topology.primary), "--ip", plan.router(plan.topology.primary)),
+                *("--network", plan.network(plan.topology.primary)),
+                *plan.router_place(plan.topology.primary),
                 *("--volume", f"{plan.state}:/lab", self._image),
                 *("python", "-m", "egresslab.environments.kind.world", "/lab/world.json"),
             )
@@ -236,7 +259,7 @@ class KindEnvironment:
         container = self._commands.inspect("container", plan.outside)
         for name in plan.topology.networks:
             if plan.network(name) not in container["NetworkSettings"]["Networks"]:
-                docker("network", "connect", "--ip", plan.router(name), plan.network(name), plan.outside)
+                docker("network", "connect", *plan.router_place(name), plan.network(name), plan.outside)
         self._bind(int(container["State"]["Pid"]))
 
     @property
@@ -327,6 +350,10 @@ def _chosen(record: Path, lab: str, wanted: str | None) -> Datapath:
             fix=f"`egresslab down --environment kind --lab {lab}` first",
         )
     return Datapath(known or wanted or Datapath.EGRESSLAB)
+
+
+def _known(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _mounted(path: Path | str) -> bool:

@@ -1,28 +1,36 @@
-"""Faults of a lab on Kind, by the container runtime: a node is killed, restarted, paused, or taken off a network.
+"""Faults of a lab on Kind, by the container runtime: a node is killed, restarted, paused, or loses its cables.
 
-What is in force is kept in the lab's `faults.json`, since Docker does not know why a container is as it is.
+What is in force is kept in the lab's `faults.json`, since Docker does not know why a container is as it is. One command
+at a time changes it; whoever carries out Fault objects (`faultkeeper`) comes by here as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from egresslab.environments.base import Fault, FaultKind
 from egresslab.environments.kind.commands import Commands
 from egresslab.environments.kind.plan import Plan
+from egresslab.environments.netns.files import write_atomically
+from egresslab.environments.netns.locks import Busy, locked
 from egresslab.errors import EnvironmentFailure
 
 START_S = 60.0
+LOCK_PATIENCE_S = 60.0
 OUTSIDE = "outside"
+PAUSED = (FaultKind.HANG, FaultKind.STOP)
+KILL_AGENT = "kill -9 $(pgrep -f '^python -m egresslab.agent$')"
 
 
 class Faults:
-    """Breaks and mends the nodes of one lab."""
+    """Breaks and mends the nodes of one lab; `image` is the project's own, for what has to be done beside a node."""
 
-    def __init__(self, plan: Plan, commands: Commands) -> None:
+    def __init__(self, plan: Plan, commands: Commands, image: str) -> None:
         self._plan = plan
         self._commands = commands
+        self._image = image
         self._file = plan.state / "faults.json"
 
     def in_force(self) -> tuple[Fault, ...]:
@@ -36,38 +44,50 @@ class Faults:
     def break_(self, fault: Fault) -> None:
         """Raises `EnvironmentFailure` for what cannot be broken here, or is broken already."""
         container = self._container(fault.target)
-        if fault in self.in_force():
-            raise EnvironmentFailure("is in force already", object=f"fault {fault.kind} {fault.target}")
-        docker = self._commands.docker
-        match fault.kind:
-            case FaultKind.CRASH:
-                docker("kill", container)
-            case FaultKind.POWER | FaultKind.KILL:
-                docker("kill", container)
+        networks = self._networks(fault) if fault.kind is FaultKind.CUT else ()
+        with self._alone():
+            if fault in self.in_force():
+                raise EnvironmentFailure("is in force already", object=f"fault {fault.kind} {fault.target}")
+            if fault.kind in (FaultKind.CRASH, FaultKind.POWER, FaultKind.KILL):
+                self._commands.docker("kill", container)
+            if fault.kind in (FaultKind.POWER, FaultKind.KILL):
                 self._start(fault.target)
                 return
-            case FaultKind.HANG | FaultKind.STOP:
-                docker("pause", container)
-            case FaultKind.CUT:
-                for network in self._networks(fault):
-                    docker("network", "disconnect", self._plan.network(network), container)
-        self._write([*self.in_force(), fault])
+            if fault.kind in PAUSED and not self._holds(fault.target, *PAUSED):
+                self._commands.docker("pause", container)
+            if networks and not self._holds(fault.target, FaultKind.CRASH):
+                self._switch(fault.target, "down", networks)
+            self._write([*self.in_force(), fault])
 
     def heal(self, target: str) -> None:
         """Mend everything of a node."""
-        container = self._container(target)
-        ours = [fault for fault in self.in_force() if fault.target == target]
-        for fault in ours:
-            match fault.kind:
-                case FaultKind.CRASH:
-                    self._start(target)
-                case FaultKind.HANG | FaultKind.STOP:
-                    self._commands.docker("unpause", container)
-                case FaultKind.CUT:
-                    for network in self._networks(fault):
-                        self._connect(target, network)
-                    self._route(target)
-        self._write([fault for fault in self.in_force() if fault not in ours])
+        self._container(target)
+        for fault in self.in_force():
+            if fault.target == target:
+                self.mend(fault)
+
+    def mend(self, fault: Fault) -> None:
+        """Mend one fault and leave every other one in force; one that is not in force changes nothing."""
+        container = self._container(fault.target)
+        with self._alone():
+            found = self.in_force()
+            if fault not in found:
+                return
+            # Written last: what is interrupted is mended again.
+            left = [other for other in found if other != fault]
+            still = [other for other in left if other.target == fault.target]
+            if fault.kind is FaultKind.CRASH:
+                self._start(fault.target)
+            elif fault.kind in PAUSED and not any(other.kind in PAUSED for other in still):
+                self._commands.docker("unpause", container)
+            elif fault.kind is FaultKind.CUT and not any(other.kind is FaultKind.CRASH for other in still):
+                self._switch(fault.target, "up", [n for n in self._networks(fault) if n not in self._cut(still)])
+            self._write(left)
+
+    def kill_agent(self, node: str) -> None:
+        """Kill the agent of a node; raises `Busy` while none runs there."""
+        if not self._commands.succeeds("docker", "exec", self._container(node), "sh", "-c", KILL_AGENT):
+            raise Busy("no agent runs there now", object=f"node {node}")
 
     def forget(self) -> None:
         """Nothing is broken, for the lab is gone."""
@@ -75,30 +95,46 @@ class Faults:
 
     def attach(self, target: str) -> None:
         """Put a node on every network beyond its own, and give it its ways out; does nothing twice."""
+        plan, node = self._plan, self._plan.topology.node(target)
         seen = self._commands.inspect("container", self._container(target))["NetworkSettings"]["Networks"]
-        for name in self._plan.topology.node(target).addresses:
-            if self._plan.network(name) not in seen:
-                self._connect(target, name)
+        for name in node.addresses:
+            if plan.network(name) not in seen:
+                where = (plan.network(name), self._container(target))
+                self._commands.docker("network", "connect", *plan.place(node, name), *where)
         self._route(target)
 
     def _start(self, target: str) -> None:
         self._commands.docker("start", self._container(target), timeout_s=START_S)
-        if target != OUTSIDE:
-            self._route(target)
+        if target == OUTSIDE:
+            return
+        self._route(target)
+        if cut := self._cut(fault for fault in self.in_force() if fault.target == target):
+            self._switch(target, "down", sorted(cut))
 
-    def _connect(self, target: str, network: str) -> None:
-        address = self._plan.address(self._plan.topology.node(target), network)
+    def _switch(self, target: str, state: str, networks: Iterable[str]) -> None:
+        """The other ends of a node's cables, `up` or `down` (`egresslab.environments.kind.cable`)."""
+        names = [self._plan.topology.networks[network].interface for network in networks]
+        if not names:
+            return
+        pid = self._commands.docker("container", "inspect", "--format", "{{.State.Pid}}", self._container(target))
         self._commands.docker(
-            "network", "connect", "--ip", address, self._plan.network(network), self._container(target)
+            *("run", "--rm", "--privileged", "--user", "0:0", "--userns", "host", "--pid", "host", "--network", "host"),
+            *(self._image, "python", "-m", "egresslab.environments.kind.cable", pid, state, *names),
+            timeout_s=START_S,
         )
 
     def _route(self, target: str) -> None:
-        container, on = self._container(target), self._plan.topology.node(target).addresses
-        for name, route in zip(self._plan.topology.networks, self._plan.node_routes(), strict=True):
-            if name in on:
-                self._commands.docker("exec", container, "ip", *route.split())
+        for name in self._plan.topology.node(target).addresses:
+            for words in self._plan.node_routes(name):
+                self._commands.docker("exec", self._container(target), *words)
 
-    def _networks(self, fault: Fault) -> Iterable[str]:
+    def _holds(self, target: str, *kinds: FaultKind) -> bool:
+        return any(fault.target == target and fault.kind in kinds for fault in self.in_force())
+
+    def _cut(self, faults: Iterable[Fault]) -> set[str]:
+        return {network for fault in faults if fault.kind is FaultKind.CUT for network in self._networks(fault)}
+
+    def _networks(self, fault: Fault) -> tuple[str, ...]:
         networks = self._plan.topology.node(fault.target).addresses
         if fault.network is None:
             return tuple(networks)
@@ -116,7 +152,12 @@ class Faults:
             )
         return containers[target]
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        place = self._plan.state / "faults"
+        with locked(place, LOCK_PATIENCE_S, f"another command that breaks or mends lab {self._plan.lab}"):
+            yield
+
     def _write(self, faults: Iterable[Fault]) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps([{"kind": str(f.kind), "target": f.target, "network": f.network} for f in faults]))
-        fresh.replace(self._file)
+        items = [{"kind": str(f.kind), "target": f.target, "network": f.network} for f in faults]
+        write_atomically(self._file, json.dumps(items))

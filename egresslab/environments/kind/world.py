@@ -18,6 +18,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 PAUSE_S = 0.2
+IFA_F_NODAD = 0x02
+"""linux/if_addr.h; nobody else has the lab's addresses, so they need not be asked about before they are used."""
 CONFIG = Path("/run/outside.json")
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
@@ -25,6 +27,7 @@ SYSCTLS = {
     "net/ipv4/conf/default/rp_filter": "0",
     # Whoever asks for a neighbour bears the router's address there, or a node with a strict filter does not answer.
     "net/ipv4/conf/all/arp_announce": "2",
+    "net/ipv6/conf/all/forwarding": "1",
 }
 
 
@@ -39,7 +42,7 @@ def set_addresses(wanted: dict[str, list[str]]) -> bool:
             for text in addresses:
                 address, _, length = text.partition("/")
                 try:
-                    netlink.addr("add", index=found[0], address=address, prefixlen=int(length))
+                    netlink.addr("add", index=found[0], address=address, prefixlen=int(length), flags=IFA_F_NODAD)
                 except NetlinkError as error:
                     if error.code != errno.EEXIST:
                         raise

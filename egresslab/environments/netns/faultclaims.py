@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from egresslab.api.resources import Object
 from egresslab.environments.base import Fault, FaultKind
 from egresslab.environments.netns.configs import CONTROL_PLANE, FAULTS
 from egresslab.environments.netns.files import write_atomically
-from egresslab.environments.netns.paths import LabPaths
 from egresslab.environments.netns.topology import Topology
 from egresslab.errors import EnvironmentFailure
 
@@ -95,22 +95,22 @@ def wish_of(obj: Object, topology: Topology) -> Wish:
     return Wish(metadata["uid"], metadata["name"], kind, target, fault, duration)
 
 
-def read_claims(paths: LabPaths) -> dict[str, Claim]:
-    """All claims of a lab by UID."""
+def read_claims(directory: Path) -> dict[str, Claim]:
+    """All claims of a lab by UID; `directory` is where it keeps them."""
     found = {}
-    for file in sorted(paths.fault_objects.glob("*.json")) if paths.fault_objects.is_dir() else ():
+    for file in sorted(directory.glob("*.json")) if directory.is_dir() else ():
         raw: dict[str, Any] = json.loads(file.read_text())
         fault = Fault(FaultKind(raw["fault"]["kind"]), raw["fault"]["target"], raw["fault"]["network"])
         found[raw["uid"]] = Claim(raw["uid"], raw["name"], fault, raw["until"])
     return found
 
 
-def write_claim(paths: LabPaths, claim: Claim) -> None:
+def write_claim(directory: Path, claim: Claim) -> None:
     """Remember a claim."""
-    paths.fault_objects.mkdir(exist_ok=True)
-    write_atomically(paths.fault_objects / f"{claim.uid}.json", json.dumps(asdict(claim)))
+    directory.mkdir(exist_ok=True)
+    write_atomically(directory / f"{claim.uid}.json", json.dumps(asdict(claim)))
 
 
-def drop_claim(paths: LabPaths, uid: str) -> None:
+def drop_claim(directory: Path, uid: str) -> None:
     """Forget a claim."""
-    (paths.fault_objects / f"{uid}.json").unlink(missing_ok=True)
+    (directory / f"{uid}.json").unlink(missing_ok=True)

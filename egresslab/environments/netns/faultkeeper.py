@@ -53,8 +53,8 @@ class Said(NamedTuple):
 
 
 class Hands(Protocol):
-    """Who breaks and mends, whatever a lab's nodes are made of. Each raises `EnvironmentFailure`, or `Busy` for what may
-    be possible later; each may take seconds."""
+    """Who breaks and mends, whatever a lab's nodes are made of. Each may take seconds, and raises `EnvironmentFailure`,
+    or `Busy` for what may be possible later."""
 
     def in_force(self) -> tuple[Fault, ...]:
         """What is broken on purpose right now."""
