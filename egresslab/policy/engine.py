@@ -274,9 +274,9 @@ class Engine:
         policies = [policy for policy, selections in identity.matches.items() if policy.applies(selections, labels)]
         policies.sort(key=lambda policy: policy.policy.precedence)
         key = tuple(policies)
-        profile = self._profiles.get(key)
+        profile = self._profiles.get(key) if key else NOTHING
         if profile is None:
-            profile = self._profiles[key] = build_profile(key) if key else NOTHING
+            profile = self._profiles[key] = build_profile(key)
         if not any(policy.depends_on_node(selections) for policy, selections in identity.matches.items()):
             identity.profile = profile
         return profile

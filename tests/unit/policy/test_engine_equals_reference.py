@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -101,6 +102,8 @@ def test_after_every_change(choice: Settings, history: list[Change]) -> None:
         assert [engine.count(version) for version in (4, 6)] == [
             sum(entry.source.version == version for entry in engine.entries()) for version in (4, 6)
         ]
+        held = Counter(state.profile for state in engine.pods.by_uid.values() if state.profile.states)
+        assert {profile: profile.pods for profile in engine.profiles()} == held, "one table for each set of policies"
         engine.problems()
 
 

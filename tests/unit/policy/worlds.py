@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ from egresslab.policy.model import (
 )
 
 NAMESPACES = ["blue", "red"]
+PODS = 5
 NODES = ["n1", "n10", "n2", "n3"]
 POD_ADDRESSES = [ip_address(text) for text in ("10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2")]
 NODE_ADDRESSES = ["192.0.2.1/24", "192.0.2.2/24", "198.51.100.1/24", "2001:db8:1::1/64", "fe80::1/64"]
@@ -123,7 +125,7 @@ pods = st.builds(
         namespace, f"pod{number}", f"uid{number}", found, node, tuple(own), host, going, created
     ),
     st.sampled_from(NAMESPACES),
-    st.integers(0, 4),
+    st.integers(0, PODS - 1),
     labels,
     st.none() | st.sampled_from(NODES),
     st.lists(st.sampled_from(POD_ADDRESSES), min_size=1, max_size=2, unique=True),
@@ -164,12 +166,26 @@ values: st.SearchStrategy[Value] = st.one_of(
 changes: st.SearchStrategy[Change] = st.one_of(
     values.map(Upsert), values.map(Upsert), values.map(Upsert), values.map(lambda value: Delete(ref_of(value)))
 )
+
+
+def come_again(first: Pod, second: Pod) -> list[Change]:
+    """All pods go, and some come again; one's labels stay known meanwhile, by a pod on the host's network."""
+    host = replace(first, name="on-host", uid="on-host", host_network=True)
+    gone = [Delete(ref_of(replace(first, uid=f"uid{number}"))) for number in range(PODS)]
+    return [Upsert(host), Upsert(first), *gone, Upsert(second), Upsert(first)]
+
+
+again = st.builds(come_again, pods, pods)
+# Not by one_of, which would weigh this against every single kind of change.
+episodes = st.sampled_from([True, False, False, False]).flatmap(
+    lambda several: again if several else changes.map(lambda change: [change])
+)
 histories: st.SearchStrategy[list[Change]] = st.tuples(
     st.lists(nodes, min_size=2, max_size=4),
     st.lists(pods, min_size=2, max_size=4),
     st.lists(named_groups, max_size=2),
     st.lists(policies, min_size=1, max_size=3),
-    st.lists(changes, max_size=20),
+    st.lists(episodes, max_size=20).map(lambda found: [change for episode in found for change in episode]),
 ).flatmap(
     lambda parts: st.permutations([Upsert(value) for part in parts[:4] for value in part]).map(
         lambda start: [*start, *parts[4]]
