@@ -6,6 +6,7 @@ it needs.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from egresslab.environments.base import Phase, Silent
+from egresslab.api.resources import FAULTS, NODES
+from egresslab.environments.base import Fault, FaultKind, Phase, Silent
 from egresslab.environments.kind.commands import Commands
 from egresslab.environments.kind.environment import IMAGE, KindEnvironment
 from egresslab.environments.kind.plan import LABEL, Datapath
@@ -22,11 +24,15 @@ from egresslab.environments.kind.preflight import examine
 from egresslab.environments.kind.versions import pinned
 from egresslab.environments.netns.doctor import Verdict
 from egresslab.errors import EnvironmentFailure
+from egresslab.lab import nodes, waits
+from egresslab.lab.client import Client
 
 pytestmark = pytest.mark.kind
 LAB = "test-kind"
 CHAPTERS = ("01", "02", "04", "06", "07", "08", "09")
 COMMANDS = Commands()
+NODE, CONTAINER = "lab-worker3", f"egresslab-{LAB}-worker3"
+PATIENCE_S = 180.0
 
 
 def why_not() -> str:
@@ -70,3 +76,61 @@ def test_a_chapter_passes(lab: KindEnvironment, chapter: str, tmp_path: Path) ->
     words = [sys.executable, "-m", "egresslab.cli.main", "labs", "run", chapter, *where, *limits]
     done = subprocess.run(words, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def client(lab: KindEnvironment) -> Iterator[Client]:
+    """As administrator."""
+    with Client(lab.kubeconfig()) as found:
+        yield found
+
+
+def has_carrier(interface: str) -> bool:
+    return COMMANDS.docker("exec", CONTAINER, "cat", f"/sys/class/net/{interface}/carrier") == "1"
+
+
+def state() -> str:
+    return str(COMMANDS.docker("container", "inspect", "--format", "{{.State.Status}}", CONTAINER))
+
+
+def wait_ready(client: Client) -> None:
+    waits.wait_for("the node to be Ready", lambda: nodes.node(client.get(NODES, NODE)).ready, timeout_s=PATIENCE_S)
+
+
+def addresses(interface: str) -> set[str]:
+    found = json.loads(COMMANDS.docker("exec", CONTAINER, "ip", "-json", "address", "show", interface))[0]
+    return {item["local"] for item in found["addr_info"] if item["scope"] == "global"}
+
+
+def test_a_cable_that_is_pulled_takes_no_address_with_it(lab: KindEnvironment) -> None:
+    before = addresses("eth1")
+    lab.break_(Fault(FaultKind.CUT, NODE, "public"))
+    assert not has_carrier("eth1") and has_carrier("eth0") and addresses("eth1") == before != set()
+    lab.heal(NODE)
+    assert has_carrier("eth1") and lab.faults() == ()
+
+
+def test_a_paused_node_goes_on(lab: KindEnvironment, client: Client) -> None:
+    lab.break_(Fault(FaultKind.HANG, NODE))
+    assert state() == "paused"
+    lab.heal(NODE)
+    assert state() == "running"
+    wait_ready(client)
+
+
+def test_a_node_that_starts_again_is_the_one_it_was(lab: KindEnvironment, client: Client) -> None:
+    before = {name: addresses(name) for name in ("eth0", "eth1")}
+    lab.break_(Fault(FaultKind.CRASH, NODE))
+    assert state() == "exited"
+    lab.heal(NODE)
+    assert {name: addresses(name) for name in before} == before
+    wait_ready(client)
+
+
+def test_a_fault_object_is_carried_out_and_its_end_waited_for(lab: KindEnvironment, client: Client) -> None:
+    body = {"apiVersion": FAULTS.api_version, "kind": "Fault", "metadata": {"name": "cut"}}
+    client.apply(FAULTS, {**body, "spec": {"type": "Cut", "target": NODE, "network": "public"}})
+    waits.wait_for("the carrier to go", lambda: not has_carrier("eth1"), timeout_s=PATIENCE_S)
+    client.delete(FAULTS, "cut")
+    waits.wait_for("the fault to be mended", lambda: client.find(FAULTS, "cut") is None, timeout_s=PATIENCE_S)
+    assert has_carrier("eth1") and lab.faults() == ()
