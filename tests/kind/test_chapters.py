@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_chapter_passes(lab: KindEnvironment, chapter: str, tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def client(lab: KindEnvironment) -> Iterator[Client]:
     """As administrator."""
-    with Client(lab.kubeconfig()) as found:
+    with closing(Client(lab.kubeconfig())) as found:
         yield found
 
 
