@@ -4,6 +4,7 @@ SUDO    := $(if $(filter 0,$(shell id -u)),,sudo -E)
 VENV    := .venv
 BIN     := $(VENV)/bin
 OBJECT  := egresslab/datapath/bpf/egresslab.o
+PLUGIN  := egresslab/agent/cni/egresslab-x86_64
 PACKAGES := environments/netns/debian-packages.txt
 
 .DEFAULT_GOAL := help
@@ -12,7 +13,7 @@ PACKAGES := environments/netns/debian-packages.txt
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
-setup: system $(VENV)/.ready $(OBJECT) $(VENV)/libexec/nginx  ## install what is missing: system packages, virtual environment, eBPF object
+setup: system $(VENV)/.ready $(OBJECT) $(PLUGIN) $(VENV)/libexec/nginx  ## install what is missing: system packages, virtual environment, eBPF object
 
 system:
 	@missing=$$(comm -23 <(sort $(PACKAGES)) <(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' 2>/dev/null | sed -n 's/^ii *//p' | sort -u)); \
@@ -29,6 +30,9 @@ $(VENV)/.ready: pyproject.toml requirements.lock | system
 
 $(OBJECT): $(wildcard egresslab/datapath/bpf/*.[ch]) egresslab/datapath/bpf/Makefile | system
 	@$(MAKE) --no-print-directory --silent -C egresslab/datapath/bpf
+
+$(PLUGIN): $(wildcard egresslab/agent/cni/*.c) egresslab/agent/cni/Makefile | system
+	@$(MAKE) --no-print-directory --silent -C egresslab/agent/cni
 
 # Unpacked, not installed: the package would start a web server on this machine.
 $(VENV)/libexec/nginx: | system $(VENV)/.ready
@@ -103,3 +107,4 @@ image: image-files  ## build the container image for this machine (DOCKER=docker
 
 clean: down  ## remove what make made
 	@rm -rf $(VENV) build dist $(OBJECT)
+	@$(MAKE) --no-print-directory --silent -C egresslab/agent/cni clean

@@ -1,6 +1,6 @@
-"""Build hook: compile the eBPF object, so that the wheel carries it and its users need no compiler.
+"""Build hook: compile the eBPF object and the CNI plug-in, so that the wheel carries them and needs no compiler.
 
-An editable install skips the compiler when the object is there and newer than its sources.
+An editable install skips the compiler when they are there and newer than their sources.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CompileDatapath(BuildHookInterface):  # type: ignore[type-arg]
-    """Runs `egresslab/datapath/bpf/Makefile` before files are collected."""
+    """Runs the Makefiles of what is written in C before files are collected."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; `version` is hatch's build kind, `build_data` stays as it is (the object is an artifact)."""
-        sources = Path(self.root) / "egresslab" / "datapath" / "bpf"
-        if (sources / "Makefile").exists():
-            subprocess.run(["make", "--silent", "-C", str(sources)], check=True)
+        """Compile; `version` is hatch's build kind, `build_data` stays as it is (what comes of it are artifacts)."""
+        for part in ("datapath/bpf", "agent/cni"):
+            sources = Path(self.root) / "egresslab" / part
+            if (sources / "Makefile").exists():
+                subprocess.run(["make", "--silent", "-C", str(sources)], check=True)

@@ -2,8 +2,11 @@
 
 NODE_NAME says which node it is, EGRESSLAB_SERVICE_NETWORKS which networks are the cluster's services (comma-separated),
 EGRESSLAB_OVERLAY_PORT the tunnel's UDP port, EGRESSLAB_UNDERLAY_MTU the bytes of a packet between nodes. EGRESSLAB_GATE
-is `socket` where the kubelet asks before it starts a pod (this project's does), otherwise `none`. EGRESSLAB_TUNNEL is
-`programs`, or `device` to have every packet between nodes take the overlay device, where captures show it.
+is `socket` where the kubelet asks before it starts a pod (this project's does), `chain` where the container runtime
+does, by the CNI plug-in that the agent puts into EGRESSLAB_CNI_PROGRAMS and, last, into the first network configuration
+in EGRESSLAB_CNI_CONFIGURATIONS (directories of the node); otherwise `none`, which takes that plug-in away.
+EGRESSLAB_TUNNEL is `programs`, or `device` to have every packet between nodes take the overlay device, where captures
+show it.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
 
-from egresslab.agent.agent import OVERLAY, PLUGIN_DIR, UNDERLAY_MTU, Agent, AgentConfig, networks, open_datapath
+from egresslab.agent.agent import OVERLAY, UNDERLAY_MTU, Agent, AgentConfig, Gate, networks, open_datapath
 from egresslab.agent.farewell import Farewell, clear_node
+from egresslab.agent.hostplugin import HostPlugin, take_away
 from egresslab.api.connection import connect
 from egresslab.datapath.attachments import OVERLAY_PORT
 from egresslab.errors import EgresslabError
@@ -38,7 +43,8 @@ async def main() -> None:
     config = AgentConfig(
         node=os.environ["NODE_NAME"],
         service_networks=networks(os.environ.get("EGRESSLAB_SERVICE_NETWORKS", DEFAULT_SERVICE_NETWORKS).split(",")),
-        plugin_dir=PLUGIN_DIR if os.environ.get("EGRESSLAB_GATE", "socket") == "socket" else None,
+        chained=_chained(),
+        gate=Gate(os.environ.get("EGRESSLAB_GATE", Gate.SOCKET)),
         overlay_port=int(os.environ.get("EGRESSLAB_OVERLAY_PORT", OVERLAY_PORT)),
         underlay_mtu=int(os.environ.get("EGRESSLAB_UNDERLAY_MTU", UNDERLAY_MTU)),
         stretch=int(os.environ.get("EGRESSLAB_STRETCH", 1)),
@@ -48,11 +54,14 @@ async def main() -> None:
     async with connect() as api, AsyncIPRoute() as netlink:
         farewell = Farewell(api)
         loop = asyncio.get_running_loop()
-        working = asyncio.create_task(_until_asked(Agent(config, api, datapath, netlink), farewell))
+        agent = Agent(config, api, datapath, netlink)
+        working = asyncio.create_task(_until_asked(agent, farewell))
         loop.add_signal_handler(signal.SIGTERM, working.cancel)
         try:
             await working
             config.ready_file.unlink(missing_ok=True)
+            if config.chained is not None:
+                take_away(config.chained, agent.runtime)
             await clear_node(netlink, datapath, config.pin_dir, config.addresses_file, OVERLAY)
             # A container that ended would be started again; whoever asked sees that nobody is ready, and ends this pod.
             stopped = asyncio.Event()
@@ -62,6 +71,12 @@ async def main() -> None:
             logging.info("stopped; the datapath goes on")
         finally:
             datapath.close()
+
+
+def _chained() -> HostPlugin | None:
+    """The CNI plug-in on this node, where directories for it are given."""
+    configurations, programs = (os.environ.get(f"EGRESSLAB_CNI_{name}") for name in ("CONFIGURATIONS", "PROGRAMS"))
+    return HostPlugin(Path(configurations), Path(programs)) if configurations and programs else None
 
 
 async def _until_asked(agent: Agent, farewell: Farewell) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from egresslab.agent.addresses import AssignedAddresses
+from egresslab.agent.admission import Admission
+from egresslab.agent.claims import Claims
 from egresslab.agent.coexistence import check_neighbours
 from egresslab.agent.exposition import serve_metrics
 from egresslab.agent.failover import Failover
 from egresslab.agent.flowserver import serve_flows
 from egresslab.agent.flowstream import FlowStream, PodName
 from egresslab.agent.gate import Sandbox, install_plugin, serve_gate
+from egresslab.agent.hostplugin import HostPlugin, take_away
 from egresslab.agent.interfaces import (
     ANNOTATION,
     DUMP_RETRY_S,
@@ -34,13 +38,13 @@ from egresslab.agent.interfaces import (
 from egresslab.agent.links import PodLinks, Wires
 from egresslab.agent.metrics import PORT as METRICS_PORT
 from egresslab.agent.metrics import AgentMetrics
-from egresslab.agent.peers import Peers, serve_peers
+from egresslab.agent.peers import serve_peers
 from egresslab.agent.podnames import NAMES_SOCKET, serve_names
 from egresslab.agent.programmer import ENTRIES, SLOTS, Programmer
 from egresslab.agent.upstream import UpstreamHealth
 from egresslab.agent.view import ClusterView
 from egresslab.api.connection import Api, ApiError, Unreachable
-from egresslab.api.reflector import ObjectChange
+from egresslab.api.reflector import ChangeType, ObjectChange
 from egresslab.api.resources import NODES, PODS, Object
 from egresslab.datapath.attachments import OVERLAY_PORT, Attachments
 from egresslab.datapath.census import Census
@@ -62,10 +66,17 @@ PLUGIN_DIR = Path("/etc/cni/net.d")
 UNDERLAY_MTU = 1500
 OVERLAY_OVERHEAD = 50
 """Bytes that VXLAN over IPv4 puts around an inner packet: Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348)."""
-GATE_PATIENCE_S = 10.0
 EXPIRY_PERIOD_S = 10.0
 RETRY_S = 0.5
 NAMES_KEPT = 131_072
+
+
+class Gate(StrEnum):
+    """Who asks before a pod starts: our kubelet over a socket, a runtime by the chained CNI plug-in, nobody."""
+
+    SOCKET = "socket"
+    CHAIN = "chain"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +87,11 @@ class AgentConfig:
     service_networks: tuple[IPv4Network | IPv6Network, ...]
     pin_dir: Path = Path("/sys/fs/bpf/egresslab")
     run_dir: Path = Path("/run/egresslab-agent")
-    plugin_dir: Path | None = PLUGIN_DIR
-    """Where the kubelet learns that it has to ask before it starts a pod; None where no kubelet knows how."""
+    plugin_dir: Path = PLUGIN_DIR
+    """Where our kubelet learns that it has to ask before it starts a pod."""
+    chained: HostPlugin | None = None
+    """The CNI plug-in by which other kubelets' runtimes ask; None where nobody keeps it."""
+    gate: Gate = Gate.SOCKET
     underlay_mtu: int = UNDERLAY_MTU
     overlay_port: int = OVERLAY_PORT
     tunnel_device: bool = False
@@ -118,7 +132,10 @@ class Agent:
         self._adopted = False
         """Whether the kernel has been made equal to the decisions once; before, its slots' numbers are not known."""
         self._attachments = Attachments(datapath, netlink)
-        self._view = ClusterView(api, Settings(capacity=ENTRIES), self._changed, self._object_changed)
+        self._claims = Claims(config.node, self._address_of)
+        self._view = ClusterView(
+            api, Settings(capacity=ENTRIES), self._changed, self._object_changed, complete=self._claims.complete
+        )
         self._programmer = Programmer(datapath, config.node, self._index_of)
         self._failover = Failover(api, self._view, self._programmer, config.node, config.run_dir, config.stretch)
         self._upstream = UpstreamHealth(api, self._view, config.node)
@@ -128,7 +145,9 @@ class Agent:
         self._interfaces: tuple[NodeInterface, ...] = ()
         self._watch = InterfaceWatch()
         self._publish = asyncio.Event()
-        self._peers = Peers()
+        self._admission = Admission(
+            config.node, self._view, self._claims, self._links, self._failover, datapath, self._own_address
+        )
         self._names: dict[IPAddress, PodName] = {}
         """Whose an address is or was last: a flow's end is told when its pod may be gone."""
         self._flows = FlowStream(datapath.flows, self._names.get, self._programmer.gateway_of)
@@ -159,18 +178,39 @@ class Agent:
             group.create_task(self._addresses.run())
             group.create_task(self._expire_flows())
             async with (
-                self._peers,
-                serve_peers(self._own_address(), self._links.wait_learnt, lambda: self._failover.reports.fresh),
+                self._admission.peers,
+                serve_peers(
+                    self._own_address(),
+                    self._links.wait_learnt,
+                    lambda: self._failover.reports.fresh,
+                    takes=self._admission.take,
+                ),
                 serve_flows(self._config.flows_socket, self._config.node, self._flows),
                 serve_names(self._config.run_dir / NAMES_SOCKET.name, self._names),
                 serve_metrics(str(self._own_address()), METRICS_PORT, self._metrics.read),
-                serve_gate(self._config.socket, self._admit, self._dismiss),
+                serve_gate(self._config.socket, self._admit, self._dismiss, self._admission.answer),
             ):
-                if self._config.plugin_dir is not None:
-                    install_plugin(self._config.plugin_dir, self._config.socket)
+                self._open_gate(group)
                 self._config.ready_file.touch()
                 logger.info("node %s is ready", self._config.node)
                 await asyncio.get_running_loop().create_future()
+
+    @property
+    def runtime(self) -> str:
+        """The container runtime of the node, as its kubelet says (`containerd://1.7.2`)."""
+        return str(self._own_node().get("status", {}).get("nodeInfo", {}).get("containerRuntimeVersion", ""))
+
+    def _open_gate(self, group: asyncio.TaskGroup) -> None:
+        """Have whoever starts pods ask from now on."""
+        if self._config.gate is Gate.SOCKET:
+            install_plugin(self._config.plugin_dir, self._config.socket)
+        if self._config.chained is None:
+            return
+        if self._config.gate is Gate.CHAIN:
+            self._config.chained.look()
+            group.create_task(self._config.chained.run())
+        else:
+            take_away(self._config.chained, self.runtime)
 
     async def _program(self) -> None:
         """First complete programming, from what the API and the kernel say now."""
@@ -214,6 +254,8 @@ class Agent:
         match change:
             case Upsert(Pod() as pod):
                 self._learn(pod)
+            case Upsert(Namespace() as namespace):
+                self._admission.namespace_known(namespace.name)
             case Delete(ref) if ref.kind is Kind.POD:
                 self._links.forget(ref.name)
             case Upsert(Node() as node):
@@ -227,6 +269,8 @@ class Agent:
                 self._set_cluster_networks()
 
     def _object_changed(self, change: ObjectChange) -> None:
+        if change.type is ChangeType.DELETED and change.object["kind"] == PODS.kind:
+            self._claims.forget(change.object)
         self._failover.object_changed(change)
 
     def _learn(self, pod: Pod) -> None:
@@ -298,14 +342,7 @@ class Agent:
                 await asyncio.sleep(0)
 
     async def _admit(self, sandbox: Sandbox) -> None:
-        """A pod may run once its link carries our program and its gateways know it too."""
-        await self._links.wait_ready(sandbox.uid, GATE_PATIENCE_S)
-        slots = self._view.engine.slots()
-        chosen = {slots[entry.slot] for entry in self._view.engine.entries_of(sandbox.uid)}
-        remote = {slot.gateway_ip for slot in chosen if slot.gateway not in (None, self._config.node)}
-        # A lease may move at any moment, and whoever takes it over must know the pod as well.
-        remote |= self._failover.gateways({slot.lease for slot in chosen if slot.lease is not None})
-        await self._peers.wait_programmed(sandbox.uid, (address for address in remote if address is not None))
+        await self._admission.admit(sandbox.uid)
 
     async def _dismiss(self, sandbox: Sandbox) -> None:
         self._links.wake.set()

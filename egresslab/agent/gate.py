@@ -17,12 +17,15 @@ from typing import Any
 
 from aiohttp import web
 
+from egresslab.agent.chain import Call, ChainError, Code, OnCall, refusal
 from egresslab.agent.serving import serving
 from egresslab.errors import DatapathError
 
 logger = logging.getLogger(__name__)
 
 PLUGIN_FILE = "10-egresslab.json"
+LARGEST = 2 << 20
+"""Bytes of a request: what the chained plug-in hands over at most, and room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,14 @@ Handler = Callable[[Sandbox], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serve_gate(socket: Path, on_add: Handler, on_del: Handler) -> AsyncIterator[None]:
-    """Answer `POST /cni/add` and `/cni/del` on the unix socket while the context is open.
+async def serve_gate(
+    socket: Path, on_add: Handler, on_del: Handler, on_call: OnCall | None = None
+) -> AsyncIterator[None]:
+    """Answer `POST /cni/add` and `/cni/del` on the unix socket while the context is open, and `/cni/chain` with
+    `on_call`.
 
     `on_add` returns when the pod may run; a `DatapathError` from it is answered with 503 and its text, and the kubelet
-    asks again.
+    asks again. The chained plug-in, whose answers are CNI's, does the same.
     """
 
     def answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -73,11 +79,33 @@ async def serve_gate(socket: Path, on_add: Handler, on_del: Handler) -> AsyncIte
 
         return answer
 
-    application = web.Application()
+    async def chained(request: web.Request) -> web.Response:
+        try:
+            call = Call.parse(await request.read())
+        except ChainError as error:
+            return _cni(503, refusal("", error.code, str(error)))
+        try:
+            if on_call is not None:
+                await on_call(call)
+        except DatapathError as error:
+            logger.warning("a pod waits: %s", error)
+            return _cni(503, refusal(call.version, Code.TRY_AGAIN_LATER, _said(error), error.fix or ""))
+        return _cni(200, call.answer())
+
+    application = web.Application(client_max_size=LARGEST)
+    application.router.add_post("/cni/chain", chained)
     application.router.add_post("/cni/add", answering(on_add))
     application.router.add_post("/cni/del", answering(on_del))
     async with serving(application, socket):
         yield
+
+
+def _cni(status: int, body: bytes) -> web.Response:
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _said(error: DatapathError) -> str:
+    return f"{error.object}: {error.message}" if error.object else error.message
 
 
 def install_plugin(directory: Path, socket: Path) -> None:

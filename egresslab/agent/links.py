@@ -62,12 +62,15 @@ class PodLinks:
         self._owner: dict[IPAddress, str] = {}
         """Who has an address now: a pod that takes over an address may be learnt before its last owner is forgotten."""
         self._programmed: set[int] = set()
+        self._doubted: set[str] = set()
+        """Pods that have got another sandbox since the last look began."""
         self._done: dict[str, asyncio.Event] = {}
         self._learnt: dict[str, asyncio.Event] = {}
         """Who is waited for by other nodes' agents."""
 
     def learn(self, pod: Pod, node_address: IPv4Address | None) -> None:
         """A pod appeared or changed; `node_address` is the tunnel endpoint of its node."""
+        moved = self._addresses.get(pod.uid) != pod.addresses
         self._forget_addresses(pod.uid, keep=pod.addresses)
         if pod.host_network or not pod.addresses:
             self._local.pop(pod.uid, None)
@@ -78,6 +81,8 @@ class PodLinks:
             self._learnt[pod.uid].set()
         if pod.node == self._node:
             self._local[pod.uid] = pod
+            if moved:
+                self.doubt(pod.uid)
             self._pause = SEARCH_S[0]
             self.wake.set()
             return
@@ -95,6 +100,13 @@ class PodLinks:
         for address in [address for address, _ in self._datapath.endpoints.items() if address not in self._owner]:
             self._datapath.endpoints.delete(address)
             self._datapath.nat.delete_pod(address)
+        self.wake.set()
+
+    def doubt(self, uid: str) -> None:
+        """What was found of the pod no longer counts: it has another sandbox, perhaps with the same address."""
+        self._doubted.add(uid)
+        if uid in self._done:
+            self._done[uid].clear()
         self.wake.set()
 
     async def wait_ready(self, uid: str, timeout_s: float) -> None:
@@ -146,6 +158,7 @@ class PodLinks:
 
     async def _reconcile(self) -> None:
         local = dict(self._local)
+        self._doubted.clear()
         links = await self._whereabouts.find(address for pod in local.values() for address in pod.addresses)
         self._programmed &= {index for index, _ in links.values()}
         for uid, pod in local.items():
@@ -157,7 +170,8 @@ class PodLinks:
             for index in {index for index, _ in found.values()} - self._programmed:
                 await self._attachments.attach_pod(index)
                 self._programmed.add(index)
-            if len(found) == len(pod.addresses) and all(map(self._complete, found)):
+            complete = len(found) == len(pod.addresses) and all(map(self._complete, found))
+            if complete and uid not in self._doubted:
                 self._event(uid).set()
         self._search_later(missing=any(address not in links for pod in local.values() for address in pod.addresses))
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 
+from egresslab.agent.chain import MIRROR
 from egresslab.api import settings as config
 from egresslab.api.connection import Api
 from egresslab.api.reflector import ChangeType, ObjectChange, Reflector
@@ -30,7 +31,7 @@ from egresslab.api.settings import Backend
 from egresslab.errors import ClusterError, PolicyError
 from egresslab.policy.engine import Engine, Settings
 from egresslab.policy.entries import Change, Changes, Configure, Delete, Refuse, Upsert
-from egresslab.policy.inventory import Kind, Ref
+from egresslab.policy.inventory import Kind, Pod, Ref
 from egresslab.policy.model import Dialect
 from egresslab.policy.objects import from_kubernetes, ref_of_object
 
@@ -62,10 +63,12 @@ def slim_pod(pod: Object) -> Object:
     metadata, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
     kept = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
     states = ["phase", "podIP", "podIPs", *(["conditions"] if is_agent(pod) else [])]
+    mirror = (metadata.get("annotations") or {}).get(MIRROR)
+    annotations = {"annotations": {MIRROR: mirror}} if mirror else {}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "metadata": {key: metadata[key] for key in kept if key in metadata} | annotations,
         "spec": {key: spec[key] for key in ("nodeName", "hostNetwork") if key in spec},
         "status": {key: status[key] for key in states if key in status},
     }
@@ -95,12 +98,15 @@ class ClusterView:
         *,
         followed: Iterable[Resource] = FOLLOWED,
         under_cilium: Set[Kind] = frozenset(),
+        complete: Callable[[Object, Pod], Pod] = lambda obj, pod: pod,
     ) -> None:
         """`on_change` hears what decisions changed, `on_object` each object as it is, also before all is synced.
-        `under_cilium`: kinds of values of gateway dialects that count also where Cilium carries them out."""
+        `under_cilium`: kinds of values of gateway dialects that count also where Cilium carries them out. `complete`
+        adds to a pod what the API does not say of it."""
         self.engine = Engine(settings)
         self.backend = Backend.EGRESSLAB
         self._under_cilium = under_cilium
+        self._complete = complete
         self.objects = {
             resource: Reflector(api, resource, self._take, strip=slim_pod if resource is PODS else slim)
             for resource in followed
@@ -136,6 +142,20 @@ class ClusterView:
         if self._synced:
             self._on_change(told, changes)
 
+    def tell_again(self, namespace: str, name: str) -> None:
+        """A pod, if it is known, after something changed that `complete` adds."""
+        obj = self.objects[PODS].get(name, namespace)
+        if obj is not None:
+            told = _told(ObjectChange(ChangeType.MODIFIED, obj, obj))
+            if told is not None:
+                self.tell(self._completed(obj, told))
+
+    def _completed(self, obj: Object, told: Change) -> Change:
+        match told:
+            case Upsert(Pod() as pod):
+                return Upsert(self._complete(obj, pod))
+        return told
+
     def _take(self, change: ObjectChange) -> None:
         self._on_object(change)
         ref = ref_of_object(change.object)
@@ -144,7 +164,7 @@ class ClusterView:
             # Whoever carries it out: what is wrong with it, and that nothing is any more, is told here.
             told = Delete(ref) if ref in self.engine.refused else None
         if told is not None:
-            self.tell(told)
+            self.tell(self._completed(change.object, told))
 
     def _take_config(self, change: ObjectChange) -> None:
         try:

@@ -26,7 +26,7 @@ typedef unsigned char byte;
 
 #if defined(__x86_64__)
 enum { READ = 0, WRITE = 1, CLOSE = 3, NANOSLEEP = 35, OPEN_SOCKET = 41, CONNECT = 42, CLOCK_GETTIME = 228,
-       EXIT_GROUP = 231, PPOLL = 271 };
+       EXIT_GROUP = 231, PPOLL = 271, RT_SIGPROCMASK = 14 };
 
 static long system_call(long number, long a, long b, long c, long d, long e)
 {
@@ -44,7 +44,7 @@ static long system_call(long number, long a, long b, long c, long d, long e)
 __asm__(".global _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n");
 #elif defined(__aarch64__)
 enum { CLOSE = 57, READ = 63, WRITE = 64, PPOLL = 73, EXIT_GROUP = 94, NANOSLEEP = 101, CLOCK_GETTIME = 113,
-       OPEN_SOCKET = 198, CONNECT = 203 };
+       RT_SIGPROCMASK = 135, OPEN_SOCKET = 198, CONNECT = 203 };
 
 static long system_call(long number, long a, long b, long c, long d, long e)
 {
@@ -381,9 +381,11 @@ __attribute__((noreturn, used)) void begin(long *stack)
 	char **environment = (char **)(stack + 1 + *stack + 1), **variable;
 	struct text request = { request_bytes, 0, sizeof(request_bytes) };
 	const char *command = "", *value, *body;
+	unsigned long broken_pipe = 1UL << 12;	/* SIGPIPE: an agent that dies while it is being asked */
 	long start = now_ms(), got;
 	size length;
 
+	system_call(RT_SIGPROCMASK, 0, (long)&broken_pipe, 0, sizeof(broken_pipe), 0);
 	for (variable = environment; *variable; variable++)
 		if ((value = after(*variable, "CNI_COMMAND=")))
 			command = value;

@@ -37,7 +37,7 @@ TOOLS = {
     "ip": "iproute2",
 }
 """Command to Debian/Ubuntu package. All of these run as or in the lab's containers, or guard the world outside."""
-COMPILER_PACKAGES = ("clang", "llvm", "libbpf-dev", "libc6-dev", "linux-libc-dev", "make")
+COMPILER_PACKAGES = ("clang", "llvm", "libbpf-dev", "libc6-dev", "linux-libc-dev", "lld", "make")
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
