@@ -127,9 +127,11 @@ def agent_back(client: Client, node: str, containers: int | None = None) -> Call
     def back() -> bool | waits.Pending:
         body = client.find(PODS, pod, SYSTEM)
         if body is None:
-            return bool(agent_pod(client, node))
+            return bool(agent_pod(client, node))  # its successor, once that is ready
+        if _going(body):
+            return waits.Pending(f"{pod} is being deleted")
         waiting = [(item["state"].get("waiting") or {}).get("reason") for item in statuses(body)]
-        if "CrashLoopBackOff" in waiting and "deletionTimestamp" not in body["metadata"]:
+        if "CrashLoopBackOff" in waiting:
             client.delete(PODS, pod, SYSTEM)
         now = starts(body)
         return (nodes.ready(body) and now >= wanted) or waits.Pending(f"{wanted - now} restarts to go: {waiting}")
@@ -141,12 +143,16 @@ def agent_back(client: Client, node: str, containers: int | None = None) -> Call
 
 
 def agent_pod(client: Client, node: str) -> str:
-    """Name of the agent's pod on a node; `LabError` if none runs there."""
+    """Name of the agent's ready pod on a node, not of one that is being deleted; `LabError` if there is none."""
     on_node = f"spec.nodeName={node}"
     for body in client.list(PODS, SYSTEM, labelSelector=AGENT_LABEL, fieldSelector=on_node):
-        if nodes.ready(body):
+        if nodes.ready(body) and not _going(body):
             return str(body["metadata"]["name"])
     raise LabError("no agent is ready there", object=f"node {node}", fix="kubectl -n kube-system get pods -o wide")
+
+
+def _going(body: Object) -> bool:
+    return "deletionTimestamp" in body["metadata"]
 
 
 def kill_agent(client: Client, node: str) -> None:
