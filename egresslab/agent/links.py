@@ -26,7 +26,7 @@ from egresslab.policy.inventory import Pod
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-SEARCH_S = (0.2, 5.0)
+SEARCH_S = (0.02, 5.0)
 """First and longest pause before a pod's link is looked for again, where nothing announces that it can be found now:
 neighbour tables and bridges learn in silence."""
 
