@@ -48,6 +48,8 @@ from egresslab.policy.model import Address, GatewayGroup
 from egresslab.policy.settings import Settings
 from egresslab.voter.carrier import LONGEST_STAY_NS
 from egresslab.voter.files import MILLISECOND, Group, Pace, Report, Voting, write
+from egresslab.voter.settings import ANNOUNCER_MESSAGES
+from egresslab.voter.sockets import nudge
 from egresslab.voter.userland import LEAST_DURATION_MS
 
 logger = logging.getLogger(__name__)
@@ -190,6 +192,8 @@ class Announcer:
         if voting != self._written:
             write(self._config.run_dir / "voting.json", voting)
             self._written = voting
+            if self._config.node in self._addresses:
+                nudge(self._addresses[self._config.node], ANNOUNCER_MESSAGES)
 
     async def _follow_interfaces(self) -> None:
         while True:

@@ -34,6 +34,7 @@ from egresslab.policy.inventory import ActiveChoice, Kind, Node, NodeHealth, Ref
 from egresslab.policy.model import EgressPolicy, GatewayGroup, GroupKey
 from egresslab.policy.standby import standby_groups
 from egresslab.voter.files import LeaseReport, Report, Voting, read_voting, write
+from egresslab.voter.sockets import nudge
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,8 @@ class Failover:
         if voting != self._written:
             write(self._voting_path, voting)
             self._written = voting
+            if self._node in self._addresses:
+                nudge(self._addresses[self._node])
 
     def _synced(self, lease: int, node: str) -> bool:
         assert self._sessions is not None

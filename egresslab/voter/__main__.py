@@ -29,7 +29,7 @@ def main() -> int:
     process = Process(settings)
 
     def stop(*_: object) -> None:
-        process.stopping = True
+        process.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

@@ -28,8 +28,9 @@ DISTANT_VIEW_NS = 400 * MILLISECOND
 REFUSAL_NS = 100 * MILLISECOND
 LOOK_NS = 50 * MILLISECOND
 """How often to look whether the kernel holds a lease, besides whenever something is heard."""
-RESTING_LOOK_NS, RESTING_VIEW_NS = 200 * MILLISECOND, 1000 * MILLISECOND
-"""The same while there is nothing to vote on. A view says nothing then; that there is somebody is told in a report."""
+RESTING_VIEW_NS = 1000 * MILLISECOND
+"""How often both happens while there is nothing to vote on. A view says nothing then; that there is somebody is told in
+a report."""
 
 
 class Ballot:
@@ -148,12 +149,12 @@ class Ballot:
             if self._dirty:
                 self.council.tell(now, self._view(now))
             actions += self._vote(now, due)
-        actions += self._tell_view(now)
+        actions += self._tell_view(now, unix)
         return actions
 
     def wake(self, now: int) -> int:
         """When `poll` has something to do again, if nothing is heard until then."""
-        look = (RESTING_LOOK_NS if self.resting(now) else LOOK_NS) * self.council.stretch
+        look = (RESTING_VIEW_NS if self.resting(now) else LOOK_NS) * self.council.stretch
         waits = [self._next_view(now), now + look, *self._ticks.values()]
         waits += (wait for wait in (vote.wake_ns(now) for vote in self.votes.values()) if wait is not None)
         waits += (wait for wait in (tenure.wake_ns() for tenure in self.tenures.values()) if wait is not None)
@@ -271,7 +272,7 @@ class Ballot:
         often = VIEW_NS if self.council.voting else DISTANT_VIEW_NS
         return self._viewed + (RESTING_VIEW_NS if self.resting(now) else often) * self.council.stretch
 
-    def _tell_view(self, now: int) -> list[Action]:
+    def _tell_view(self, now: int, unix: float) -> list[Action]:
         """To voters often, to all others seldom, to everybody at once when something changed."""
         assert self.voting is not None
         others = tuple(peer.name for peer in self.voting.nodes if peer.name != self.node)
@@ -281,7 +282,7 @@ class Ballot:
             return []
         view = self._told = self._view(now)
         self.council.tell(now, view)
-        self._viewed = now
+        self._viewed = now - _past_the_second(unix) if self.resting(now) else now
         if urgent or now >= self._next_distant:
             self._next_distant = now + DISTANT_VIEW_NS * self.council.stretch
             return [Tell(others if self.council.voting else voters, view)]
@@ -373,3 +374,10 @@ class Ballot:
         if lease is not None:
             vote.known = max([vote.known, lease.epoch, *(grant.epoch for grant in lease.grants.values())])
         tenure.adopt(known, lease, tenure.lease in silent, now)
+
+
+def _past_the_second(unix: float) -> int:
+    """Nanoseconds since the full second, negative just before it. At rest all voters speak then, so that each of them
+    wakes once for all."""
+    part = unix % 1
+    return round((part if part < 0.9 else part - 1) * 1_000 * MILLISECOND)

@@ -22,8 +22,8 @@ from egresslab.datapath.probe import pack_answer, pack_request, unpack_answer, u
 from egresslab.errors import DatapathError
 from egresslab.voter.actions import Action, Announce, Probe, SetHolder, Silence, Tell
 from egresslab.voter.addresses import Addresses
-from egresslab.voter.ballot import RESTING_LOOK_NS, Ballot
-from egresslab.voter.files import MILLISECOND, Group, Report, Voting, read_report, read_voting
+from egresslab.voter.ballot import Ballot
+from egresslab.voter.files import MILLISECOND, Group, Report, Voting, read_report
 from egresslab.voter.ground import Ground
 from egresslab.voter.kernel import Kernel
 from egresslab.voter.links import Links, down
@@ -34,11 +34,14 @@ from egresslab.voter.reporting import Reporter
 from egresslab.voter.settings import Settings
 from egresslab.voter.sockets import Datagrams, message_socket, probe_socket
 from egresslab.voter.userland import Userland
+from egresslab.voter.votingfile import VotingFile
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.1
-LONGEST_WAIT_NS = 50 * MILLISECOND
+LONGEST_WAIT_NS, RESTING_LOOK_NS = 50 * MILLISECOND, 500 * MILLISECOND
+"""How often to look at the agent's file if nobody says that it is another; less often while there is nothing to vote
+on, but often enough for the kernel to tell others that this process lives."""
 FILE_NS = 50 * MILLISECOND
 LINK_NS = 1_000 * MILLISECOND
 COLLECT_NS = 10_000 * MILLISECOND
@@ -47,16 +50,22 @@ LEAST_SILENCE_NS = 250 * MILLISECOND
 
 
 class Process:
-    """Runs until `stopping` is set, which a signal handler may do at any moment."""
+    """Runs until `stop` is called, which a signal handler may do at any moment."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.stopping = False
-        self._stamp: tuple[int, int, int] | None = None
-        self._next_file_ns = self._next_link_ns = self._next_collect_ns = 0
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._file = VotingFile(settings.voting)
+        self._next_file_ns = self._next_link_ns = self._next_collect_ns = self._due_ns = 0
         self._poll = select.epoll()
         self._waited_for: set[int] = set()
         self._ready: set[int] = set()
+
+    def stop(self) -> None:
+        """End soon, whatever is waited for."""
+        self.stopping = True
+        os.eventfd_write(self._alarm, 1)
 
     def run(self) -> None:
         """Wait for the agent's file and the maps, adopt what the kernel holds, and vote."""
@@ -97,6 +106,9 @@ class Process:
         self._wait()
         self._hear()
         now = time.monotonic_ns()
+        if self._rests(now):
+            self._kernel.beat(now)
+            return
         self._follow_file(now)
         self._follow_links(now)
         if self._kernel.replaced(now):
@@ -132,20 +144,45 @@ class Process:
         except OSError as error:
             logger.error("cannot write to %s: %s", self._settings.run_dir, error)
 
+    def _rests(self, now: int) -> bool:
+        """Whether there is nothing to vote on, nothing is due, and nothing happened but that others said so: most turns
+        of a node without gateways, which should cost next to nothing."""
+        if now >= self._due_ns or self._ready_ns is not None or self._links.fileno() in self._ready:
+            return False
+        if not self._ballot.resting(now):
+            return False
+        if self._file.changed():
+            self._next_file_ns = 0
+            return False
+        return True
+
     def _wait(self) -> None:
         now = time.monotonic_ns()
-        longest = (RESTING_LOOK_NS if self._ballot.resting(now) else LONGEST_WAIT_NS) * self._voting.stretch
-        wake = min(self._ballot.wake(now), self._addresses.wake_ns(), self._reporter.wake_ns(), now + longest)
+        resting = self._ballot.resting(now)
+        self._due_ns = min(self._ballot.wake(now), self._reporter.wake_ns(resting))
+        if not resting:  # otherwise there are no addresses
+            self._due_ns = min(self._due_ns, self._addresses.wake_ns())
+        if self._ready_ns is not None:
+            self._due_ns = min(self._due_ns, self._ready_ns + 1)
+        longest = RESTING_LOOK_NS if resting else LONGEST_WAIT_NS * self._voting.stretch
+        wake = min(self._due_ns, now + longest)
         if wake - now > QUIET_NS and now >= self._next_collect_ns:
             self._next_collect_ns = now + COLLECT_NS
             gc.collect(1)
             now = time.monotonic_ns()
         self._watch()
-        self._ready = {fd for fd, _ in self._poll.poll(max(0, wake - now) / 1e9)}
+        while True:
+            self._ready = {fd for fd, _ in self._poll.poll(max(0, wake - now) / 1e9)}
+            now = time.monotonic_ns()
+            if self._ready or self.stopping or not self._rests(now):
+                return
+            self._kernel.beat(now)
+            wake = min(self._due_ns, now + longest)
 
     def _watch(self) -> None:
         """Wait for every socket that is open now."""
-        wanted = {self._probes.fileno(), self._messages.fileno(), self._links.fileno(), *self._neighbours.filenos()}
+        sockets = (self._probes, self._messages, self._links)
+        wanted = {self._alarm, *(each.fileno() for each in sockets), *self._neighbours.filenos()}
         for fd in wanted - self._waited_for:
             self._poll.register(fd, select.EPOLLIN)
         self._waited_for = wanted
@@ -254,7 +291,7 @@ class Process:
         if now < self._next_file_ns:
             return
         self._next_file_ns = now + FILE_NS * self._voting.stretch
-        voting = self._read_voting()
+        voting = self._file.read()
         if voting is None:
             return
         if _address(voting) != self._own:
@@ -294,26 +331,10 @@ class Process:
 
     # The beginning
 
-    def _read_voting(self) -> Voting | None:
-        """None when it is not there, is what it was, or cannot be read, which is said once."""
-        try:
-            status = self._settings.voting.stat()
-        except FileNotFoundError:
-            return None
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-        if stamp == self._stamp:
-            return None
-        self._stamp = stamp
-        try:
-            return read_voting(self._settings.voting)
-        except (ValueError, OSError) as error:
-            logger.error("%s", error)
-            return None
-
     def _await_voting(self) -> Voting | None:
         said = False
         while not self.stopping:
-            voting = self._read_voting()
+            voting = self._file.read()
             if voting is not None:
                 return voting
             if not said:

@@ -16,6 +16,7 @@ PERIOD_NS = 1_000 * MILLISECOND
 QUICK_NS = 50 * MILLISECOND
 """How often it is looked whether there is something new to say."""
 LATENESS_SECONDS = 60
+NEVER = 1 << 63
 
 
 class Reporter:
@@ -26,10 +27,15 @@ class Reporter:
         self._realtime = realtime
         self._last: Report | None = None
         self._next_ns = self._next_full_ns = 0
+        self._behind = False
         self._late_ns: list[int] = [0]
         self._alive: dict[str, bool] = {}
 
-    def wake_ns(self) -> int:
+    def wake_ns(self, resting: bool) -> int:
+        """When `run` has something to write. At rest a report is written when a view is told, which is as often; then
+        only what there was no time for is due."""
+        if resting:
+            return self._next_ns if self._behind else NEVER
         return self._next_full_ns
 
     def run(
@@ -37,8 +43,9 @@ class Reporter:
     ) -> bool:
         """Write when due: at once if `urgent`, soon if something changed, else once a second. Whether it was written.
         Raises OSError when the file cannot be written."""
-        full = now >= self._next_full_ns
-        if ballot.voting is None or not (urgent or full or now >= self._next_ns):
+        full = now >= self._next_full_ns - QUICK_NS
+        self._behind = not (urgent or full or now >= self._next_ns)
+        if ballot.voting is None or self._behind:
             return False
         self._next_ns = now + QUICK_NS
         self._late_ns[-1] = max(self._late_ns[-1], ballot.late_ns)

@@ -66,5 +66,12 @@ def probe_socket(address: IPv4Address, port: int = PROBE_PORT) -> Datagrams:
     return Datagrams(address, port)
 
 
+def nudge(address: IPv4Address, port: int = MESSAGE_PORT) -> None:
+    """Wake the voter there, which looks at its file then: a datagram that is no message, by the port it comes from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, suppress(OSError):
+        opened.setblocking(False)
+        opened.sendto(b"", (str(address), port))
+
+
 def message_socket(address: IPv4Address, port: int = MESSAGE_PORT) -> Datagrams:
     return Datagrams(address, port)
