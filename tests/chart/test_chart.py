@@ -62,6 +62,9 @@ def test_lint_finds_nothing(helm: Helm) -> None:
         ("image.digest=abc", "/image/digest"),
         ("tolerations=[]", "tolerations"),
         ("podNodeLabel.mode=webhook", "/podNodeLabel/mode"),
+        ("agent.gate.enabled=maybe", "/agent/gate/enabled"),
+        ("agent.gate.confDirectory=net.d", "/agent/gate/confDirectory"),
+        ("agent.gate.socket=/run", "socket"),
     ],
 )
 def test_a_value_that_means_nothing_is_refused_by_its_path(helm: Helm, setting: str, said: str) -> None:
@@ -102,9 +105,28 @@ def test_the_workloads_do_what_the_labs_do(kind: str, name: str, template: str) 
         if kind == "DaemonSet":
             assert same["readinessProbe"] == container["readinessProbe"]
             assert same["startupProbe"] == container["startupProbe"]
-            # The one difference: no kubelet but the lab's own asks an agent before it starts a pod.
-            mounts = {mount["mountPath"] for mount in container["volumeMounts"]} - {"/etc/cni/net.d"}
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
             assert mounts <= {mount["mountPath"] for mount in same["volumeMounts"]}
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_gate_knows_the_nodes_directories_also_to_leave_them(helm: Helm, enabled: bool) -> None:
+    """Without a gate too: agents take away what agents before them put there."""
+    k3s = "/var/lib/rancher/k3s/agent/etc/cni/net.d"
+    words = (f"agent.gate.enabled={str(enabled).lower()}", f"agent.gate.confDirectory={k3s}")
+    objects = helm.template(*(word for setting in words for word in ("--set", setting)))
+    (agent,) = [obj for obj in objects if obj["kind"] == "DaemonSet"]
+    pod = pod_of(agent)
+    container = next(container for container in pod["containers"] if container["name"] == "agent")
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert environment["EGRESSLAB_GATE"] == ("chain" if enabled else "none")
+    hosts = {volume["name"]: volume.get("hostPath", {}) for volume in pod["volumes"]}
+    mounted = {mount["mountPath"]: hosts[mount["name"]] for mount in container["volumeMounts"]}
+    kind = "DirectoryOrCreate"
+    assert mounted[environment["EGRESSLAB_CNI_CONFIGURATIONS"]] == {"path": k3s, "type": kind}
+    assert mounted[environment["EGRESSLAB_CNI_PROGRAMS"]] == {"path": "/opt/cni/bin", "type": kind}
+    # Otherwise nobody would be left to answer.
+    assert pod["hostNetwork"] and {"operator": "Exists"} in pod["tolerations"]
 
 
 def test_metrics_are_found_by_annotations(find: Callable[[str, str], Object]) -> None:
