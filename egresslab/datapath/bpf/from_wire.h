@@ -63,6 +63,15 @@ static __always_inline int not_a_reply(struct __sk_buff *skb, int family, struct
 	return answered ? send_back(skb, FROM_WIRE, ANNOUNCED) : pass(skb, FROM_WIRE, NOT_OURS);
 }
 
+/* A packet of the tunnel that could not be unwrapped. A drop is counted only: stack is scarce here, see split.h. */
+static __always_inline int not_taken(struct __sk_buff *skb, int reason)
+{
+	if (reason == NOT_OURS)
+		return pass(skb, FROM_WIRE, NOT_OURS);
+	count(skb, FROM_OVERLAY, reason);
+	return DROP;
+}
+
 /*
  * A packet of the tunnel, which begins at `node`. What is beyond doubt needs no device: an answer to a flow that was
  * steered to that node, and what a pod of that node sends out through this one. It counts as the device's would.
@@ -90,16 +99,22 @@ static __always_inline int take(struct __sk_buff *skb, int family, __be32 node)
 	if (endpoint && endpoint->ifindex) {
 		flow = flow_answered(skb, family, subject);
 		if (!flow || flow->kind != FLOW_STEERED || (flow->tcp_flags & SEGMENTED) ||
-		    !slot_with_gateway(flow->slot, &gateway) || gateway.endpoint != node || !unwrap(skb, family))
+		    !slot_with_gateway(flow->slot, &gateway) || gateway.endpoint != node)
 			return pass(skb, FROM_WIRE, NOT_OURS);
+		reason = unwrap(skb, family);
+		if (reason)
+			return not_taken(skb, reason);
 		count(skb, FROM_OVERLAY, DELIVERED);
 		return send_to_pod(skb, endpoint);
 	}
 	subject->node = node;
 	slot = slot_of_steered(skb, family, config, subject, &flow, &reason);
 	if (!slot || packet->transport == TRANSPORT_ERROR || packet->part != FRAGMENT_NONE ||
-	    (flow && (flow->tcp_flags & SEGMENTED)) || !unwrap(skb, family))
+	    (flow && (flow->tcp_flags & SEGMENTED)))
 		return pass(skb, FROM_WIRE, NOT_OURS);
+	reason = unwrap(skb, family);
+	if (reason)
+		return not_taken(skb, reason);
 	packet->transport_offset -= WRAPPING;
 	return gateway_out(skb, family, config, subject, FROM_OVERLAY, flow, slot);
 }

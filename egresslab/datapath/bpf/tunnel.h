@@ -205,20 +205,23 @@ __noinline int plainly_wrapped_by(struct __sk_buff *skb)
 	return wrapping.ip.saddr;
 }
 
-/* The packet becomes the one that it carries. False: the kernel had no memory for that, and the stack may see to it. */
-static __always_inline bool unwrap(struct __sk_buff *skb, int family)
+/*
+ * The packet becomes the one that it carries: NONE. The kernel may have no memory for that. NOT_OURS: nothing changed
+ * yet, and the stack may see to it. REWRITE_FAILED: something did, and nobody could make sense of it.
+ */
+static __always_inline int unwrap(struct __sk_buff *skb, int family)
 {
 	__be16 protocol = bpf_htons(ETH_P_IPV6);
 	__s32 room = family == AF_INET ? WRAPPING : WRAPPING + CUT;
 
 	if (family == AF_INET6 && bpf_skb_change_proto(skb, protocol, 0))
-		return false;
+		return NOT_OURS;
 	if (bpf_skb_adjust_room(skb, -room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET))
-		return false;
+		return family == AF_INET ? NOT_OURS : REWRITE_FAILED;
 	if (family == AF_INET6 &&
 	    bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol), 0))
-		return false;
+		return REWRITE_FAILED;
 	/* The checksum that a card found right was first of all the outer one's, as the kernel counts (skbuff.h). */
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-	return true;
+	return NONE;
 }
