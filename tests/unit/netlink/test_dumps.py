@@ -80,7 +80,8 @@ def namespace() -> Iterator[str]:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-async def test_many_dumps_at_a_time_while_links_come_and_go(namespace: str) -> None:
+async def test_many_dumps_at_a_time_while_links_come_and_go(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egresslab.netlink.PATIENCE_S", DEADLINE_S)
     steady = {f"steady{number}" for number in range(LINKS)}
     read_whole = asyncio.Event()
 
