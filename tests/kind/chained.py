@@ -111,11 +111,13 @@ class Runtime:
         return [plugin["type"] for plugin in self._list()["plugins"]]
 
     def call(self, command: str, pod: str, uid: str = "") -> dict[str, Any]:
-        """ADD in order, DEL in reverse: the last result or error, and how long it took."""
+        """ADD in order, DEL in reverse: the last result or error, and how long all and the last plug-in took."""
         listed, result, began = self._list(), None, time.monotonic()
+        last = began
         plugins = listed["plugins"] if command == "ADD" else reversed(listed["plugins"])
         answer: dict[str, Any] = {}
         for plugin in plugins:
+            last = time.monotonic()
             config = {**plugin, "name": listed["name"], "cniVersion": listed["cniVersion"]}
             if result is not None:
                 config["prevResult"] = result
@@ -141,7 +143,7 @@ class Runtime:
             if done.returncode:
                 break
             result = answer["said"]
-        return {**answer, "took": time.monotonic() - began}
+        return {**answer, "took": time.monotonic() - began, "last": time.monotonic() - last}
 
     def _list(self) -> dict[str, Any]:
         first = min(path for path in self.configurations.iterdir() if path.suffix == ".conflist")
