@@ -24,6 +24,8 @@ from egresslab.errors import DatapathError
 logger = logging.getLogger(__name__)
 
 PLUGIN_FILE = "10-egresslab.json"
+PARTING_S = 0.5
+"""How long an agent that ends goes on answering; whoever is not answered asks the next one."""
 LARGEST = 2 << 20
 """Bytes of a request: what the chained plug-in hands over at most, and room."""
 
@@ -96,7 +98,7 @@ async def serve_gate(
     application.router.add_post("/cni/chain", chained)
     application.router.add_post("/cni/add", answering(on_add))
     application.router.add_post("/cni/del", answering(on_del))
-    async with serving(application, socket):
+    async with serving(application, socket, shutdown_timeout=PARTING_S):
         yield
 
 

@@ -30,6 +30,8 @@ ENDINGS = frozenset({".conf", ".conflist", ".json"})
 ASIDE = ".egresslab-original"
 """Where a lone plug-in's file waits while a list stands in for it."""
 DRAFT = ".egresslab-draft"
+"""Drafts are written beside their targets: containerd reads its directory again when a file in it is renamed, and not
+when one appears there."""
 CHANGES = (
     inotify_simple.flags.CLOSE_WRITE
     | inotify_simple.flags.MOVED_TO

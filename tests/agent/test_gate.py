@@ -80,6 +80,22 @@ async def test_a_socket_left_by_a_killed_agent_is_taken_over(tmp_path: Path) -> 
         assert (await post(socket, "/cni/del", SANDBOX))[0] == 200
 
 
+async def test_an_agent_that_ends_does_not_wait_for_who_waits(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def on_add(sandbox: Sandbox) -> None:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+
+    socket = tmp_path / "cni.sock"
+    async with asyncio.timeout(30):
+        async with serve_gate(socket, on_add, nothing):
+            request = asyncio.create_task(post(socket, "/cni/add", SANDBOX))
+            await asked.wait()
+        with pytest.raises(aiohttp.ClientError):
+            await request
+
+
 def test_the_plugin_file_is_written_once(tmp_path: Path) -> None:
     install_plugin(tmp_path / "net.d", Path("/run/egresslab-agent/cni.sock"))
     written = tmp_path / "net.d" / PLUGIN_FILE
