@@ -28,6 +28,9 @@ IMAGE = "python:3-slim"
 NAME = "traffic"
 MOUNT = "/drill"
 READY = ("test", "-e", "/tmp/traffic/ready")
+PINGS = {"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}
+"""Echoes without privileges (icmp(7)): not every container runtime lets them through of itself. One of the sysctls that
+Kubernetes calls safe: a pod may ask for it anywhere."""
 EXEC_TIMEOUT_S = 30.0
 CLOCK_READINGS = 5
 
@@ -88,11 +91,14 @@ class Sender:
             "image": IMAGE,
             "command": self._command("run", json.dumps(asdict(self._pattern))),
             "volumeMounts": [{"name": "program", "mountPath": MOUNT}],
+            # Why it ended, if it does, is then in the pod's status.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
         }
         spec = {
             "nodeSelector": {"kubernetes.io/hostname": self._node},
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
+            "securityContext": {"sysctls": [PINGS]},
             "terminationGracePeriodSeconds": 0,
             "containers": [container],
             "volumes": [{"name": "program", "configMap": {"name": NAME}}],
@@ -133,6 +139,9 @@ class Sender:
         return nodes.pod(body) if nodes.ready(body) else waits.Pending(nodes.phase(body))
 
     def _flowing(self) -> bool | waits.Pending:
+        body = self._client.get(PODS, NAME, self._namespace)
+        if not nodes.ready(body):
+            return waits.Pending(nodes.phase(body))
         # No Python is started for it: on an emulated processor that alone would hold the traffic up.
         ended = self._client.exec(self._namespace, NAME, READY, timeout_s=EXEC_TIMEOUT_S)
         if ended.exit_code == 0:
