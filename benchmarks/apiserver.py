@@ -125,14 +125,14 @@ def lab_processes(paths: LabPaths) -> list[psutil.Process]:
 
 
 def cpu_s(processes: list[psutil.Process]) -> float:
-    """CPU seconds used by the processes that still live."""
+    """CPU seconds used by the processes that still live, and by their children that have ended: probes, for example."""
     total = 0.0
     for process in processes:
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
