@@ -29,6 +29,8 @@ RETRY_S = 0.5
 SEARCH_S = (0.02, 5.0)
 """First and longest pause before a pod's link is looked for again, where nothing announces that it can be found now:
 neighbour tables and bridges learn in silence."""
+WAITED_S = 0.1
+"""The longest while somebody waits for a pod."""
 
 
 class PodLinks:
@@ -57,6 +59,7 @@ class PodLinks:
         self._node = node
         self._pause = SEARCH_S[0]
         self._search: asyncio.TimerHandle | None = None
+        self._waiting = 0
         self._local: dict[str, Pod] = {}
         self._addresses: dict[str, tuple[IPAddress, ...]] = {}
         self._owner: dict[IPAddress, str] = {}
@@ -111,12 +114,15 @@ class PodLinks:
 
     async def wait_ready(self, uid: str, timeout_s: float) -> None:
         """Wait until the pod may send; raises `DatapathError` when that takes longer."""
+        self._waiting += 1
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event(uid).wait()
         except TimeoutError as error:
             seen = self._missing(uid)
             raise DatapathError(f"not ready within {timeout_s:g} s: {seen}", object=f"Pod/{uid}") from error
+        finally:
+            self._waiting -= 1
 
     def _missing(self, uid: str) -> str:
         if uid not in self._local:
@@ -182,6 +188,8 @@ class PodLinks:
         if not missing:
             self._pause = SEARCH_S[0]
             return
+        if self._waiting:
+            self._pause = min(self._pause, WAITED_S)
         self._search = asyncio.get_running_loop().call_later(self._pause, self.wake.set)
         self._pause = min(2 * self._pause, SEARCH_S[1])
 

@@ -30,12 +30,13 @@ from egresslab.api.crds import definitions
 from egresslab.api.resources import CILIUM_POLICIES, CONFIGMAPS, NAMESPACES, NODES, PODS
 from egresslab.cluster.testing import running_server
 from egresslab.environments.netns.manifests import Applier
-from tests.kind.node import AGENT, ECHO, NODE, PATIENCE_S, WORLD, index, inside, isolate, leftovers, manifest, seen, up
+from tests.kind.node import AGENT, ASK, ECHO, NODE, PATIENCE_S, WORLD, index, inside, isolate, leftovers, manifest, up
 from tests.kind.node import agent as start_agent
 
 GATEWAY, EGRESS = "172.30.0.3", "172.30.0.50"
+IPV6 = Path("/proc/sys/net/ipv6/conf/all")
 DEBIAN = Path("/usr/lib/cni")
-POD_NETWORK = "10.244.1.0/24"
+POD_NETWORK, POD_NETWORK_V6 = "10.244.1.0/24", "fd00:10:244:1::/64"
 PROGRAM_MS = 1000
 """How long the program tries to reach an agent that is away; without this, ten seconds."""
 RELAY = """
@@ -60,6 +61,11 @@ mount -t tmpfs tmpfs /run/egresslab-agent
 mount -t bpf bpf /sys/fs/bpf
 exec nsenter --net=/run/netns/gateway "$@"
 """
+
+
+def ipv6() -> bool:
+    """Whether the kernel has it; pods then have an address of it as well."""
+    return IPV6.exists() and (IPV6 / "disable_ipv6").read_text() == "0\n"
 
 
 @contextmanager
@@ -100,8 +106,10 @@ class Runtime:
         self.configurations.mkdir()
 
     def configure(self) -> None:
-        ranges = [[{"subnet": POD_NETWORK}]]
-        ipam = {"type": "host-local", "dataDir": str(self.state), "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
+        families = {POD_NETWORK: "0.0.0.0/0"} | ({POD_NETWORK_V6: "::/0"} if ipv6() else {})
+        ranges = [[{"subnet": network}] for network in families]
+        routes = [{"dst": everywhere} for everywhere in families.values()]
+        ipam = {"type": "host-local", "dataDir": str(self.state), "ranges": ranges, "routes": routes}
         text = json.dumps({"cniVersion": "0.4.0", "name": "net", "plugins": [{"type": "ptp", "ipam": ipam}]})
         (self.configurations / "10-net.conflist").write_text(text)
 
@@ -152,6 +160,12 @@ class Runtime:
 
     def _program(self, name: str) -> str:
         return str(next(path for folder in (self.programs, DEBIAN) if (path := folder / name).exists()))
+
+
+def seen(pod: str) -> str:
+    """The address that the world sees of the very next packet of a pod; whoever loses it finds no second one."""
+    output, _ = inside(pod, ASK.replace("settimeout(0.5)", "settimeout(15)")).communicate(timeout=60)
+    return output.strip()
 
 
 def impatient(directory: Path) -> bytes:
@@ -207,6 +221,8 @@ def policy(name: str, app: str) -> dict[str, Any]:
 
 def main(directory: Path) -> dict[str, Any]:
     isolate()
+    if ipv6():
+        (IPV6 / "forwarding").write_text("1")
     found: dict[str, Any] = {}
     runtime = Runtime(directory)
     with network(), running_server(directory, {AGENT: "system:authenticated"}) as server:
