@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from egresslab.environments.base import Progress
-from egresslab.environments.definitions import definitions, read_manifests
+from egresslab.environments.definitions import PACKAGE, definitions, read_manifests
 from egresslab.environments.kind.certificates import write_certificate
 from egresslab.environments.kind.commands import Commands
 from egresslab.environments.kind.image import deployment
@@ -25,6 +25,7 @@ from egresslab.errors import EnvironmentFailure
 
 READY_S = 300
 TOKEN_HOURS = 24 * 30
+CRDS = PACKAGE / "api" / "crds"
 FIREWALL = {"kind": "ServiceAccount", "name": "firewall", "namespace": "outside"}
 
 
@@ -177,6 +178,11 @@ class Cluster:
             addresses = dict.fromkeys(address for server in servers for address in server.addresses)
             write_certificate(plan.state / "pki", authority, key, list(names), list(addresses))
         self.apply(read_manifests([definitions("kind") / "trust.yaml"]))
+
+    def teach_faults(self) -> None:
+        """The kind Fault, which the chart leaves out: only a lab has somebody who carries them out."""
+        self.apply(read_manifests([CRDS / "egresslab.dev_faults.yaml"]))
+        self.kubectl("wait", "--for=condition=Established", "crd/faults.egresslab.dev", "--timeout=30s")
 
     def use_what_is_here(self) -> None:
         """No image is pulled that a node has (where there is no registry)."""

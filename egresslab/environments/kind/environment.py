@@ -197,8 +197,7 @@ class KindEnvironment:
         asyncio.run(keep(self._faults, self._plan.topology, claims, self.kubeconfig()))
 
     def _start_keeper(self) -> None:
-        # Without our chart there is no such kind of object.
-        if self._plan.datapath is Datapath.EGRESSLAB and not self._bare:
+        if not self._bare:
             faultkeeper.start(self._plan.state, self.lab)
 
     # Steps.
@@ -332,6 +331,8 @@ class KindEnvironment:
         self._cluster.trust_the_world()
         self._cluster.open_to_the_world(self._namespace.exists() and _mounted(self._namespace))
         self._cluster.name_servers()
+        if not self._bare:
+            self._cluster.teach_faults()
         if os.environ.get(IMAGES):
             self._cluster.use_what_is_here()
 
