@@ -7,7 +7,8 @@ at a time changes it; whoever carries out Fault objects (`faultkeeper`) comes by
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from egresslab.environments.base import Fault, FaultKind
@@ -17,7 +18,9 @@ from egresslab.environments.netns.files import write_atomically
 from egresslab.environments.netns.locks import Busy, locked
 from egresslab.errors import EnvironmentFailure
 
-START_S = 60.0
+START_S, PAUSE_S = 60.0, 0.2
+INIT = "systemd"
+"""What a node's first process becomes when kind's script is through."""
 LOCK_PATIENCE_S = 60.0
 OUTSIDE = "outside"
 PAUSED = (FaultKind.HANG, FaultKind.STOP)
@@ -96,18 +99,26 @@ class Faults:
     def attach(self, target: str) -> None:
         """Put a node on every network beyond its own, and give it its ways out; does nothing twice."""
         plan, node = self._plan, self._plan.topology.node(target)
-        seen = self._commands.inspect("container", self._container(target))["NetworkSettings"]["Networks"]
+        joined = self._joined(target)
         for name in node.addresses:
-            if plan.network(name) not in seen:
+            if plan.network(name) not in joined:
                 where = (plan.network(name), self._container(target))
                 self._commands.docker("network", "connect", *plan.place(node, name), *where)
         self._route(target)
 
     def _start(self, target: str) -> None:
-        self._commands.docker("start", self._container(target), timeout_s=START_S)
+        container = self._container(target)
         if target == OUTSIDE:
+            self._commands.docker("start", container, timeout_s=START_S)
             return
-        self._route(target)
+        # Docker joins networks in no order, and kind's first script takes the first address that it finds for the
+        # node's. It also stumbles over a second default route. So a node starts as kind knew it.
+        for name in self._plan.topology.node(target).addresses:
+            if name != self._plan.topology.primary and self._plan.network(name) in self._joined(target):
+                self._commands.docker("network", "disconnect", self._plan.network(name), container)
+        self._commands.docker("start", container, timeout_s=START_S)
+        self._wait_for_init(container)
+        self.attach(target)
         if cut := self._cut(fault for fault in self.in_force() if fault.target == target):
             self._switch(target, "down", sorted(cut))
 
@@ -122,6 +133,21 @@ class Faults:
             *(self._image, "python", "-m", "egresslab.environments.kind.cable", pid, state, *names),
             timeout_s=START_S,
         )
+
+    def _joined(self, target: str) -> Mapping[str, object]:
+        """Docker's networks that a node is on, also while it does not run."""
+        found = self._commands.inspect("container", self._container(target)) or {}
+        networks: Mapping[str, object] = found.get("NetworkSettings", {}).get("Networks", {})
+        return networks
+
+    def _wait_for_init(self, container: str) -> None:
+        end = time.monotonic() + START_S
+        while self._commands.docker("exec", container, "cat", "/proc/1/comm") != INIT:
+            if time.monotonic() > end:
+                raise EnvironmentFailure(
+                    f"its init did not start within {START_S:g} s", object=f"container {container}"
+                )
+            time.sleep(PAUSE_S)
 
     def _route(self, target: str) -> None:
         for name in self._plan.topology.node(target).addresses:

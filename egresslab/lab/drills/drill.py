@@ -92,6 +92,7 @@ class Drill:
         self._cordoned: str | None = None
         self._broken: Breakage | None = None
         self._healed: Breakage | None = None
+        self._struck = False
         self._source = ""
 
     def run(self) -> DrillResult:
@@ -243,6 +244,7 @@ class Drill:
         self._progress.step(event.title)
         with self._timed(event.title):
             event.do()
+        self._struck = True
         if event.returns_after_s is not None:
             time.sleep(event.returns_after_s)
             with self._timed("it comes back"):
@@ -303,7 +305,8 @@ class Drill:
     def _undo(self) -> None:
         if self._broken is not None:
             self._broken.undo()
-            self._healed, self._broken = self._broken, None
+            # What could not be done at all leaves nothing that would have to come back.
+            self._healed, self._broken = self._broken if self._struck else None, None
 
     def _put_back(self) -> None:
         """Heal and remove everything; what cannot be undone is told, and the rest goes on."""
