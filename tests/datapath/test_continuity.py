@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session")]
 TARGET = ip_address("203.0.113.10")
 PORT = 8082
 VIRTUAL = IPv4Address("172.18.18.201")
+START_S = 60.0
+"""For a process of Python to import all it needs, on an emulated processor too."""
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -29,7 +31,7 @@ from egresslab.datapath.attachments import INGRESS
 from egresslab.datapath.datapath import Datapath
 Datapath.open(Path(sys.argv[1]), policy_entries=4096, nat_entries=65536)
 print("open", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -45,7 +47,7 @@ async def test_killing_the_owner_interrupts_nothing(rig: Rig) -> None:
         sys.executable, "-c", OWNER, str(rig.nodes["gateway"].pin_dir), stdout=asyncio.subprocess.PIPE
     )
     assert owner.stdout
-    assert await asyncio.wait_for(owner.stdout.readline(), 10) == b"open\n"
+    assert await asyncio.wait_for(owner.stdout.readline(), START_S) == b"open\n"
     async with tcp_server(rig, rig.outside, TARGET, PORT):
         client = await Client.connect(rig, pod.namespace, TARGET, PORT)
         assert await client.echo("before") == "before"

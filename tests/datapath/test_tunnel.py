@@ -276,6 +276,15 @@ NEIGHBOUR = {"base_reachable_time_ms": 300, "delay_first_probe_time": 1, "retran
 """How soon a neighbour that no longer answers is looked for again (arp(7)); by default half a minute and more."""
 
 
+async def neighbour_settings(rig: Rig, namespace: str, wanted: dict[str, int]) -> dict[str, int]:
+    """Set them for eth0, and return what they were."""
+    before = {}
+    for key, value in wanted.items():
+        file = f"/proc/sys/net/ipv4/neigh/eth0/{key}"
+        before[key] = int(await rig.run(namespace, "sh", "-c", f"cat {file}; echo {value} > {file}"))
+    return before
+
+
 @pytest.mark.parametrize("changed", ["gateway", "source"])
 async def test_a_node_that_has_another_mac_is_found_again(rig: Rig, changed: str) -> None:
     """As after a node was replaced: the same address, another card, and no word of its own. Programs keep no MAC of a
@@ -283,11 +292,7 @@ async def test_a_node_that_has_another_mac_is_found_again(rig: Rig, changed: str
     source, gateway = rig.nodes["source"], rig.nodes["gateway"]
     node, peer = (gateway, source) if changed == "gateway" else (source, gateway)
     rig.select(source.pods[0], "0.0.0.0/0", gateway="gateway")
-    settings = [f"net.ipv4.neigh.eth0.{key}={value}" for key, value in NEIGHBOUR.items()]
-    before = (
-        await rig.run(peer.namespace, "sysctl", *(setting.partition("=")[0] for setting in settings))
-    ).splitlines()
-    await rig.run(peer.namespace, "sysctl", "-w", *settings)
+    before = await neighbour_settings(rig, peer.namespace, NEIGHBOUR)
     # A neighbour that is known keeps the time that it was given.
     await rig.run(peer.namespace, "ip", "neigh", "flush", "dev", "eth0")
     mac = await mac_of(node)
@@ -310,6 +315,6 @@ async def test_a_node_that_has_another_mac_is_found_again(rig: Rig, changed: str
         assert {address for address, _ in peers} == {gateway.public_v4}
     finally:
         await node.netlink.link("set", index=node.links["eth0"], address=mac)
-        await rig.run(peer.namespace, "sysctl", "-w", *(line.replace(" ", "") for line in before))
+        await neighbour_settings(rig, peer.namespace, before)
         for namespace in (rig.outside, *(each.namespace for each in rig.nodes.values())):
             await rig.run(namespace, "ip", "neigh", "flush", "dev", "eth0")
