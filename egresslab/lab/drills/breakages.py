@@ -28,7 +28,8 @@ AGENT_BACK_S = 180.0
 TABLE = "egresslab_drill"
 
 KILL_AGENT = """
-import os, signal
+import ctypes, os, signal
+RESTART, ALL_THERE_IS = 0x01234567, 0xEFFFFFFC
 for entry in os.listdir("/proc"):
     if entry.isdigit():
         try:
@@ -36,9 +37,13 @@ for entry in os.listdir("/proc"):
         except OSError:
             continue
         if b"egresslab.agent" in words:
+            print(entry, flush=True)
             os.kill(int(entry), signal.SIGKILL)
-            print(entry)
+            if entry == "1" and os.stat("/proc/self/ns/pid").st_ino != ALL_THERE_IS:
+                ctypes.CDLL(None).reboot(RESTART)
 """
+"""No signal from within ends the first process of a PID namespace, which a container's usually is (pid_namespaces(7));
+a restart that is asked for there is one of the namespace alone, and does (reboot(2), LINUX_REBOOT_CMD_RESTART)."""
 
 
 class Mode(StrEnum):
