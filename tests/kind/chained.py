@@ -25,6 +25,7 @@ from typing import Any
 
 from pyroute2 import IPRoute, NetNS
 
+from egresslab.agent.hostplugin import HostPlugin
 from egresslab.api.connection import Api, connect
 from egresslab.api.crds import definitions
 from egresslab.api.resources import CILIUM_POLICIES, CONFIGMAPS, NAMESPACES, NODES, PODS
@@ -240,12 +241,12 @@ def main(directory: Path) -> dict[str, Any]:
             pod = {"metadata": {"name": name, "namespace": "default", "labels": {"app": app}}, "spec": spec}
             return str(call_api(lambda api: api.create(PODS, pod, "default"))["metadata"]["uid"])
 
-        def agent_here() -> subprocess.Popen[Any]:
+        def agent_here(gate: str = "chain") -> subprocess.Popen[Any]:
             Path("/run/egresslab-agent/ready").unlink(missing_ok=True)
             started = start_agent(
                 kubeconfig,
                 directory / "agent.log",
-                EGRESSLAB_GATE="chain",
+                EGRESSLAB_GATE=gate,
                 EGRESSLAB_CNI_CONFIGURATIONS=str(runtime.configurations),
                 EGRESSLAB_CNI_PROGRAMS=str(runtime.programs),
             )
@@ -278,7 +279,10 @@ def main(directory: Path) -> dict[str, Any]:
                     stderr=out,
                     env={**os.environ, "NODE_NAME": "gateway", "EGRESSLAB_GATE": "none"},
                 )
-            found["types-before"] = runtime.types
+            HostPlugin(runtime.configurations, runtime.programs).install()
+            running["agent"] = agent_here("none")
+            found["types-before"] = [*runtime.types, *(path.name for path in runtime.programs.iterdir())]
+            end("agent")
             running["agent"] = agent_here()
             found["types"] = runtime.types
             annotated = "egresslab.dev/interfaces"

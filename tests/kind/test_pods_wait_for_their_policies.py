@@ -44,8 +44,11 @@ def address(answer: Any) -> str:
     return str(answer["said"]["ips"][0]["address"]).partition("/")[0]
 
 
-def test_the_agent_puts_itself_last_into_the_chain(nodes: Any) -> None:
+def test_an_agent_without_a_gate_takes_away_what_another_put_there(nodes: Any) -> None:
     assert nodes["types-before"] == ["ptp"]
+
+
+def test_the_agent_puts_itself_last_into_the_chain(nodes: Any) -> None:
     assert nodes["types"] == ["ptp", "egresslab"]
 
 
