@@ -19,8 +19,8 @@ def switch(pid: int, state: str, names: Iterable[str]) -> None:
     with IPRoute() as netlink:
         for name in names:
             # The container's own sysfs; it may stand still, so nothing is run in it.
-            other_end = int(Path(f"/proc/{pid}/root/sys/class/net/{name}/iflink").read_text())
-            netlink.link("set", index=other_end, state=state)
+            link = Path("/proc", str(pid), "root", "sys/class/net", name, "iflink")
+            netlink.link("set", index=int(link.read_text()), state=state)
 
 
 if __name__ == "__main__":
