@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kind.apart import run_apart
 from tests.kind.node import EGRESS, PODS_OF, manifest
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -18,18 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One run of `tests.kind.node`."""
-    directory = tmp_path_factory.mktemp("node")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kind.node", str(directory)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    logs = "".join(f"\n== {path.name}\n{path.read_text()[-3000:]}" for path in directory.glob("*.log"))
-    assert done.returncode == 0, done.stderr + logs
-    return json.loads(done.stdout)
+    return run_apart("tests.kind.node", tmp_path_factory.mktemp("node"))
 
 
 def test_pods_behind_a_host_route_and_behind_a_bridge_leave_by_the_policy(node: Any) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kind.apart import run_apart
 from tests.kind.chained import DEBIAN, EGRESS, PROGRAM_MS
 
 pytestmark = [
@@ -24,18 +21,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One run of `tests.kind.chained`."""
-    directory = tmp_path_factory.mktemp("nodes")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kind.chained", str(directory)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    logs = "".join(f"\n== {path.name}\n{path.read_text()[-3000:]}" for path in directory.glob("*.log"))
-    assert done.returncode == 0, done.stderr + logs
-    return json.loads(done.stdout)
+    return run_apart("tests.kind.chained", tmp_path_factory.mktemp("nodes"))
 
 
 def address(answer: Any) -> str:
